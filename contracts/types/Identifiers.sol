@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+/// @notice Number of a task, counted from 1 in the order of posting. After a reorganisation the same number may name
+/// another task, so every call that acts on a task also names its specification hash, attempt or roots.
+type TaskId is uint64;
+
+/// @notice Storage key of one slot: `task << 64 | round << 32 | slot`.
+type SlotKey is uint256;
+
+/// @notice A commitment as docs/formats.md defines it (SHA-256, never zero).
+type Root is bytes32;
+
+using {taskEquals as ==} for TaskId global;
+using {rootEquals as ==, rootDiffers as !=} for Root global;
+
+/// @return True where both numbers name the same task.
+function taskEquals(TaskId left, TaskId right) pure returns (bool) {
+    return TaskId.unwrap(left) == TaskId.unwrap(right);
+}
+
+/// @return True where both roots are the same 32 bytes.
+function rootEquals(Root left, Root right) pure returns (bool) {
+    return Root.unwrap(left) == Root.unwrap(right);
+}
+
+/// @return True where the roots differ.
+function rootDiffers(Root left, Root right) pure returns (bool) {
+    return Root.unwrap(left) != Root.unwrap(right);
+}
+
+/// @notice The storage key of a slot.
+function slotKey(TaskId task, uint32 round, uint32 slot) pure returns (SlotKey) {
+    return SlotKey.wrap((uint256(TaskId.unwrap(task)) << 64) | (uint256(round) << 32) | uint256(slot));
+}

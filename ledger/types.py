@@ -1,0 +1,156 @@
+"""Frozen records of what is on chain, as Python sees it. Amounts are wei, times Unix seconds, roots 32 bytes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+ZERO_ADDRESS = "0x" + "00" * 20
+
+
+class Admission(enum.IntEnum):
+    """Who may claim a slot; the values are ITrainingLedger.Admission's."""
+
+    OPEN = 0
+    STAKE = 1
+    TICKET = 2
+    STAKE_AND_TICKET = 3
+
+    @property
+    def needs_stake(self) -> bool:
+        return self in (Admission.STAKE, Admission.STAKE_AND_TICKET)
+
+    @property
+    def needs_ticket(self) -> bool:
+        return self in (Admission.TICKET, Admission.STAKE_AND_TICKET)
+
+
+class SlotStatus(enum.IntEnum):
+    """Life of a slot; the values are ITrainingLedger.SlotStatus's."""
+
+    OPEN = 0
+    LEASED = 1
+    SUBMITTED = 2
+    FINALISED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParameters:
+    """What a requester fixes when posting; field by field ITrainingLedger.TaskParameters.
+
+    base_loss and target_loss are IEEE-754 binary32 bit patterns (both 0 without a target).
+    """
+
+    specification_hash: bytes
+    program_root: bytes
+    dataset_root: bytes
+    initial_state_root: bytes
+    state_tensors: int
+    rounds: int
+    slots_per_round: int = 1
+    steps_per_round: int
+    minimum_steps: int
+    slot_reward: int
+    bond: int
+    lease_fee: int
+    lease_seconds: int
+    challenge_window: int
+    admission: Admission = Admission.OPEN
+    minimum_stake: int = 0
+    ticket_target: int = 0
+    has_target: bool = False
+    base_loss: int = 0
+    target_loss: int = 0
+
+    @property
+    def total_reward(self) -> int:
+        """Escrow at posting, wei."""
+        return self.rounds * self.slots_per_round * self.slot_reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A posted task. `current_round` equals `parameters.rounds` once all rounds are finalised."""
+
+    number: int
+    parameters: TaskParameters
+    requester: str
+    current_round: int
+    closed: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.current_round >= self.parameters.rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One slot of a round. `deadline` ends the lease (LEASED) or the challenge window (SUBMITTED)."""
+
+    task: int
+    round: int
+    slot: int
+    worker: str
+    attempt: int
+    deadline: int
+    status: SlotStatus
+    open_games: int
+    payout: str
+    steps: int
+    heldout_loss: int
+    state_root: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A lineage entry: the state that a finalised slot led to. `heldout_loss` is binary32 bits."""
+
+    task: int
+    round: int
+    parent: bytes
+    state_root: bytes
+    worker: str
+    steps: int
+    heldout_loss: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StakeAccount:
+    """An account in the vault, all in wei. `free` can stand as a new bond."""
+
+    staked: int
+    locked: int
+    unbonding: int
+    unbonding_release: int
+    credit: int
+    payout: str
+
+    @property
+    def free(self) -> int:
+        return self.staked - self.locked
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultTotals:
+    """The vault's books, wei; `solvent` is the conservation rule held >= staked + owed."""
+
+    held: int
+    staked: int
+    owed: int
+
+    @property
+    def solvent(self) -> bool:
+        return self.held >= self.staked + self.owed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One decoded log of the ledger, the vault or the token; `arguments` by ABI name."""
+
+    contract: str
+    name: str
+    arguments: dict[str, object]
+    block_number: int
+    block_hash: bytes
+    transaction: bytes
+    log_index: int

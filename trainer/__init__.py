@@ -1,0 +1,1 @@
+"""The training side of trainledger: data, models, programs, deterministic segments, worker and verifier."""
