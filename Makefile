@@ -1,0 +1,46 @@
+# make demo       sets up everything and runs the whole life of a training task on a local chain
+# make test       sets up everything and runs the tests
+# make check      formatting, lint and types, Python and Solidity
+# make test-full  the heavy tests too
+
+PYTHON ?=
+BIN := .venv/bin
+SOLIDITY := 'contracts/**/*.sol'
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: demo setup test test-full test-contracts test-python check format snapshots clean
+
+setup:
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+demo: setup
+	@$(BIN)/trainledger demo --home .demo
+
+test: setup test-contracts test-python
+
+test-contracts:
+	forge test
+	hardhat test
+
+test-python:
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: setup
+	FOUNDRY_PROFILE=full forge test
+	hardhat test
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	forge fmt --check
+	solhint --max-warnings 0 $(SOLIDITY)
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	forge fmt
+
+clean:
+	rm -rf build cache out artifacts dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
