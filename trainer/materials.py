@@ -1,0 +1,125 @@
+"""What a task needs to be worked on, checked or sampled from: specification, program, layout and data set.
+
+Everything comes from a store that nobody trusts, so everything is checked against the roots on chain before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.canonical import root_hex
+from ledger.errors import BlobCorrupt, SpecificationError
+from ledger.spec import TaskSpecification
+from ledger.types import Task
+from trainer.data.dataset import Dataset, fetch_dataset
+from trainer.program.description import MAXIMUM_BYTES, TrainingProgram
+from trainer.program.layout import StateLayout
+from trainer.store import BlobStore
+
+# A title of 200 and a description of 10,000 characters, at most 12 bytes each once escaped, with the rest.
+SPECIFICATION_BYTES = 2**17
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The small part of a task's materials: enough to judge whether to take it."""
+
+    task: Task
+    specification: TaskSpecification
+    program: TrainingProgram
+    layout: StateLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials(Description):
+    """All of it. `store` is where the task's states are read and written."""
+
+    dataset: Dataset
+    store: BlobStore
+
+
+def specification_path(digest: bytes) -> str:
+    """Where a specification lies in a store (formats §4)."""
+    return f"specifications/{root_hex(digest)}.json"
+
+
+def program_path(root: bytes) -> str:
+    """Where a program lies in a store (formats §4)."""
+    return f"programs/{root_hex(root)}.json"
+
+
+def fetch_description(task: Task, store: BlobStore) -> Description:
+    """Fetches specification and program and compares every root and number with the chain's.
+
+    Raises:
+        BlobMissing: not in the store.
+        BlobCorrupt: the bytes are not what the chain's root says.
+        SpecificationError: they are, but what they say cannot be worked on; the field is named.
+    """
+    parameters = task.parameters
+    path = specification_path(parameters.specification_hash)
+    specification = _parse_specification(path, store.get_bytes(path, max_bytes=SPECIFICATION_BYTES), task)
+    path = program_path(parameters.program_root)
+    data = store.get_bytes(path, max_bytes=MAXIMUM_BYTES)
+    try:
+        program = TrainingProgram.from_bytes(data)
+    except SpecificationError as error:
+        raise SpecificationError(
+            f"The program of task {task.number} cannot be run: {error.problem}", field=error.field, remedy=error.remedy
+        ) from error
+    if program.root != parameters.program_root:
+        raise BlobCorrupt(path, f"its root is {root_hex(program.root)}")
+    layout = StateLayout.of(program)
+    if len(layout) != parameters.state_tensors:
+        raise SpecificationError(
+            f"Task {task.number} says that a state has {parameters.state_tensors} tensors; its program has "
+            f"{len(layout)}.",
+            field="stateTensors",
+            remedy="No submission of it could be proved, so leave the task alone.",
+        )
+    return Description(task=task, specification=specification, program=program, layout=layout)
+
+
+def _parse_specification(path: str, data: bytes, task: Task) -> TaskSpecification:
+    try:
+        specification = TaskSpecification.from_bytes(data)
+    except SpecificationError as error:
+        raise BlobCorrupt(path, error.problem.rstrip(".")) from error
+    if specification.hash() != task.parameters.specification_hash:
+        raise BlobCorrupt(path, f"its hash is {root_hex(specification.hash())}")
+    specification.check_against(task.parameters)
+    return specification
+
+
+def fetch_materials(description: Description, store: BlobStore, cache: Path) -> Materials:
+    """Adds the data set, fetched part by part into `cache` (resumable) and verified.
+
+    Raises:
+        BlobMissing, BlobCorrupt: a part of the data set, named.
+        SpecificationError: the data set does not fit the program.
+        ResourceError: the disk is full.
+    """
+    dataset = fetch_dataset(description.specification.dataset, store, cache)
+    program = description.program
+    if dataset.header.vocabulary != program.vocabulary:
+        raise SpecificationError(
+            f"The data set has {dataset.header.vocabulary} tokens and the program expects {program.vocabulary}.",
+            field="vocabulary",
+            remedy="Leave the task alone.",
+        )
+    if len(dataset.train) <= program.context or len(dataset.heldout) <= program.context:
+        raise SpecificationError(
+            f"The data set has {len(dataset.train)} training and {len(dataset.heldout)} held-out tokens, too few for "
+            f"a context of {program.context}.",
+            field="context",
+            remedy="Leave the task alone.",
+        )
+    return Materials(
+        task=description.task,
+        specification=description.specification,
+        program=program,
+        layout=description.layout,
+        dataset=dataset,
+        store=store,
+    )

@@ -1,0 +1,76 @@
+"""What the worker and the verifier need of a chain: the part of `ledger.client.LedgerClient` that they call.
+
+Kept as protocols so that the loop can be driven through whole lives of a task by an in-memory chain in milliseconds.
+Argument names before the star are positional only here: an implementation may call them what it likes.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ledger.ticket import Ticket
+from ledger.types import Checkpoint, Slot, StakeAccount, Task
+
+
+class ChainReader(Protocol):
+    """Reads. Each raises `ChainUnreachable` without an answer and `ContractReverted` for a task that is not there."""
+
+    def task_count(self) -> int: ...
+
+    def task(self, number: int, /) -> Task: ...
+
+    def slot(self, task: int, round_number: int, slot: int = 0, /) -> Slot: ...
+
+    def next_attempt(self, task: int, round_number: int, slot: int = 0, /) -> int: ...
+
+    def base_root(self, task: int, round_number: int, /) -> bytes: ...
+
+    def checkpoint(self, task: int, round_number: int, /) -> Checkpoint: ...
+
+    def stake_account(self, owner: str, /) -> StakeAccount: ...
+
+    def is_operator(self, owner: str, operator: str, /) -> bool: ...
+
+    def chain_time(self) -> int: ...
+
+    def block_number(self) -> int: ...
+
+    def store_url(self, task: int, /) -> str: ...
+
+
+class WorkerChain(ChainReader, Protocol):
+    """Reads and the writes of a worker. A write that already landed is success, whoever repeats it."""
+
+    def mine_ticket(
+        self, task: Task, round_number: int, /, *, attempt: int, worker: str, base_root: bytes, seconds: float
+    ) -> Ticket | None:
+        """A proof-of-work ticket, or None if none was found in that many seconds."""
+        ...
+
+    def claim(
+        self,
+        task: Task,
+        round_number: int,
+        /,
+        *,
+        base_root: bytes,
+        attempt: int,
+        worker: str,
+        ticket: Ticket | None = None,
+    ) -> object: ...
+
+    def submit(
+        self,
+        task: int,
+        round_number: int,
+        /,
+        *,
+        attempt: int,
+        base_root: bytes,
+        state_root: bytes,
+        steps: int,
+        loss_bits: int,
+        proof: list[bytes],
+    ) -> object: ...
+
+    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> object: ...
