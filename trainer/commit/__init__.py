@@ -1,0 +1,1 @@
+"""Commitments: chunks, Merkle trees, tensor and state roots."""

@@ -1,0 +1,30 @@
+"""Roots of whole states, and the proof of a state's held-out loss (formats §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from trainer.commit.hashing import Kind, leaf, merkle_proof, merkle_root, seal
+from trainer.commit.tensors import tensor_root
+
+
+def state_leaves(tensors: Iterable[Tensor]) -> list[bytes]:
+    """Leaf hashes of a state: one for each tensor, in layout order."""
+    return [leaf(Kind.STATE, tensor_root(tensor)) for tensor in tensors]
+
+
+def root_of_leaves(leaves: list[bytes]) -> bytes:
+    """State root from the leaves that `state_leaves` gave; saves hashing twice where a proof is needed too."""
+    return seal(Kind.STATE, 0, len(leaves), merkle_root(Kind.STATE, leaves))
+
+
+def state_root(tensors: Iterable[Tensor]) -> bytes:
+    """Sealed root of a state's tensors in layout order (`state.values()`), 32 bytes."""
+    return root_of_leaves(state_leaves(tensors))
+
+
+def loss_proof(tensors: Iterable[Tensor]) -> list[bytes]:
+    """Siblings that prove tensor 0, the held-out loss, against the state root; what `submit` takes."""
+    return merkle_proof(Kind.STATE, state_leaves(tensors), 0)

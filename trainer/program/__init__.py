@@ -1,0 +1,1 @@
+"""Program descriptions, state layouts and size estimates."""

@@ -1,0 +1,279 @@
+"""The program description: everything but the data that decides what a training step does (formats §4).
+
+Importable with nothing but numpy and torch installed; only `to_bytes` and `from_bytes` need `ledger.canonical`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ledger.errors import SpecificationError
+from trainer.commit.hashing import Kind, bytes_root
+from trainer.models.config import ModelConfig, RecurrentConfig, TransformerConfig
+from trainer.program.fields import Fields
+
+FORMAT = "trainledger/program/1"
+
+# Caps that keep a hostile program from exhausting a worker. A worker's own policy may be stricter (see `estimate`).
+MAXIMUM_LAYERS = 128
+MAXIMUM_WIDTH = 8192
+MAXIMUM_HEADS = 128
+MAXIMUM_VOCABULARY = 65_536  # tokens are uint16
+MAXIMUM_CONTEXT = 8192
+MAXIMUM_BATCH = 4096
+MAXIMUM_STEPS = 2**24  # AdamW's own step counter is a float32, exact up to here
+MAXIMUM_SEED = 2**53 - 1  # the largest integer that canonical JSON can hold
+MAXIMUM_THREADS = 64
+MAXIMUM_PARAMETERS = 2**28
+MAXIMUM_BATCH_TOKENS = 2**20
+MAXIMUM_BATCH_LOGITS = 2**30  # batch × context × vocabulary: 4 GiB of float32
+MAXIMUM_BATCH_SCORES = 2**30  # batch × heads × context², where attention is not fused
+MAXIMUM_EVALUATION_TOKENS = 2**22
+MAXIMUM_BYTES = 65_536
+
+CELLS = ("rnn", "gru", "lstm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019). Decay applies to matrices only; `gradient_clip` 0 means no clipping."""
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    gradient_clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up, then half a cosine down to the minimum at `total_steps`, and the minimum from there on."""
+
+    learning_rate: float = 1e-3
+    minimum_learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    total_steps: int = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgram:
+    """A validated program. Equal programs have equal bytes and equal roots.
+
+    Attributes:
+        vocabulary: number of token values, equal to the data set's.
+        context: tokens of a window, T. batch_size: windows of a step, B.
+        evaluation_windows, evaluation_batch: held-out windows measured, and how many at a time.
+        seed: of the first parameters and of the batches.
+        threads: CPU threads; part of the program because sums split among threads depend on their number.
+    """
+
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    vocabulary: int
+    context: int
+    batch_size: int
+    evaluation_windows: int
+    evaluation_batch: int
+    seed: int
+    threads: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The description as JSON values, all fields present."""
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("model", "optimizer", "schedule")
+        }
+        return {
+            "format": FORMAT,
+            "model": {"kind": self.model.kind, **dataclasses.asdict(self.model)},
+            "optimizer": dataclasses.asdict(self.optimizer),
+            "schedule": dataclasses.asdict(self.schedule),
+            **plain,
+        }
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON (RFC 8785)."""
+        from ledger.canonical import canonical_json  # here, so that the engine needs no JSON package
+
+        return canonical_json(self.to_mapping())
+
+    @property
+    def root(self) -> bytes:
+        """The program root, 32 bytes."""
+        return bytes_root(Kind.PROGRAM, 0, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TrainingProgram:
+        """Parse canonical JSON; raises SpecificationError on anything else, also JSON that is not canonical."""
+        from ledger.canonical import parse_json_strict  # see to_bytes
+
+        if len(data) > MAXIMUM_BYTES:
+            raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_BYTES} are read.")
+        program = cls.from_mapping(parse_json_strict(data, "program description"))
+        if program.to_bytes() != data:
+            raise SpecificationError(
+                "The program description is not in canonical form.",
+                remedy="Write it with TrainingProgram.to_bytes (RFC 8785: sorted keys, no spaces, shortest numbers).",
+            )
+        return program
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, path: str = "") -> TrainingProgram:
+        """Read a complete description; raises SpecificationError naming the first wrong field."""
+        fields = Fields(mapping, path)
+        fields.take_choice("format", [FORMAT])
+        program = cls(
+            model=_model(fields.table("model")),
+            optimizer=_optimizer(fields.table("optimizer")),
+            schedule=_schedule(fields.table("schedule")),
+            vocabulary=fields.take_int("vocabulary", 2, MAXIMUM_VOCABULARY),
+            context=fields.take_int("context", 1, MAXIMUM_CONTEXT),
+            batch_size=fields.take_int("batch_size", 1, MAXIMUM_BATCH),
+            evaluation_windows=fields.take_int("evaluation_windows", 1, MAXIMUM_EVALUATION_TOKENS),
+            evaluation_batch=fields.take_int("evaluation_batch", 1, MAXIMUM_BATCH),
+            seed=fields.take_int("seed", 0, MAXIMUM_SEED),
+            threads=fields.take_int("threads", 1, MAXIMUM_THREADS),
+        )
+        fields.done()
+        _check_products(program, fields)
+        return program
+
+    @classmethod
+    def from_task_file(cls, mapping: Mapping[str, Any], *, vocabulary: int, total_steps: int) -> TrainingProgram:
+        """Read the `[program]` section of a task file, where all but `model.kind` has a default.
+
+        `vocabulary` comes from the prepared data set, `total_steps` (rounds × steps per round) is the schedule's
+        default length. Raises SpecificationError with fields named `program.…`.
+        """
+        given = dict(Fields(mapping, "program")._values)
+        for forbidden, why in (("format", "is written by the program"), ("vocabulary", "comes from the data set")):
+            if forbidden in given:
+                name = f"program.{forbidden}"
+                raise SpecificationError(f"{name} cannot be set: it {why}.", field=name, remedy="Leave it out.")
+        complete: dict[str, Any] = {"format": FORMAT, "vocabulary": vocabulary, **_DEFAULTS, **given}
+        for section in ("model", "optimizer", "schedule"):
+            if not isinstance(given.get(section, {}), Mapping):
+                continue  # from_mapping names the fault
+            values = dict(given.get(section, {}))
+            complete[section] = {**_section_defaults(section, values, total_steps), **values}
+        return cls.from_mapping(complete, path="program")
+
+
+_DEFAULTS: dict[str, Any] = {
+    "context": 64,
+    "batch_size": 12,
+    "evaluation_windows": 256,
+    "evaluation_batch": 32,
+    "seed": 1,
+    "threads": 2,
+}
+
+
+def _section_defaults(section: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
+    if section == "optimizer":
+        return dataclasses.asdict(OptimizerConfig())
+    if section == "schedule":
+        length = given.get("total_steps", total_steps)
+        rate = given.get("learning_rate", ScheduleConfig.learning_rate)
+        defaults = dataclasses.asdict(ScheduleConfig())
+        defaults["total_steps"] = total_steps
+        if isinstance(length, int) and length > 0:
+            defaults["warmup_steps"] = min(100, length // 20)
+        if isinstance(rate, float):
+            defaults["minimum_learning_rate"] = rate / 10
+        return defaults
+    common: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "tied_embeddings": True}
+    if given.get("kind") == RecurrentConfig.kind:
+        return {**common, "layers": 1, "cell": "lstm"}
+    return {**common, "bias": False} if given.get("kind") == TransformerConfig.kind else {}
+
+
+def _model(fields: Fields) -> ModelConfig:
+    kind = fields.take_choice("kind", [TransformerConfig.kind, RecurrentConfig.kind])
+    common: dict[str, Any] = {
+        "layers": fields.take_int("layers", 1, MAXIMUM_LAYERS),
+        "heads": fields.take_int("heads", 1, MAXIMUM_HEADS),
+        "width": fields.take_int("width", 1, MAXIMUM_WIDTH),
+        "tied_embeddings": fields.take_bool("tied_embeddings"),
+    }
+    model: ModelConfig
+    if kind == TransformerConfig.kind:
+        model = TransformerConfig(**common, bias=fields.take_bool("bias"))
+    else:
+        model = RecurrentConfig(**common, cell=fields.take_choice("cell", CELLS))
+    fields.done()
+    if model.width % model.heads:
+        name = fields.name("width")
+        raise SpecificationError(
+            f"{name} is {model.width}, which {model.heads} heads do not divide.",
+            field=name,
+            remedy=f"Use a multiple of {model.heads}.",
+        )
+    return model
+
+
+def _optimizer(fields: Fields) -> OptimizerConfig:
+    # Below 1 by more than float32 can round away: bias correction divides by 1 − beta^step.
+    optimizer = OptimizerConfig(
+        beta1=fields.take_float("beta1", 0.0, 0.999999),
+        beta2=fields.take_float("beta2", 0.0, 0.999999),
+        epsilon=fields.take_float("epsilon", 1e-20, 1.0),
+        weight_decay=fields.take_float("weight_decay", 0.0, 100.0),
+        gradient_clip=fields.take_float("gradient_clip", 0.0, 1e6),
+    )
+    fields.done()
+    return optimizer
+
+
+def _schedule(fields: Fields) -> ScheduleConfig:
+    rate = fields.take_float("learning_rate", 0.0, 100.0, above=True)
+    total = fields.take_int("total_steps", 1, MAXIMUM_STEPS)
+    schedule = ScheduleConfig(
+        learning_rate=rate,
+        total_steps=total,
+        minimum_learning_rate=fields.take_float("minimum_learning_rate", 0.0, rate),
+        warmup_steps=fields.take_int("warmup_steps", 0, total),
+    )
+    fields.done()
+    return schedule
+
+
+def _check_products(program: TrainingProgram, fields: Fields) -> None:
+    """Refuse sizes that are each allowed but together too large."""
+    largest = max(program.batch_size, program.evaluation_batch)
+    tokens = largest * program.context
+    batch = "batch_size" if largest == program.batch_size else "evaluation_batch"
+    checks = (
+        (batch, "tokens in a batch", tokens, MAXIMUM_BATCH_TOKENS),
+        (batch, "logits in a batch", tokens * program.vocabulary, MAXIMUM_BATCH_LOGITS),
+        (batch, "attention scores in a batch", tokens * program.context * program.model.heads, MAXIMUM_BATCH_SCORES),
+        (
+            "evaluation_windows",
+            "held-out tokens",
+            program.evaluation_windows * program.context,
+            MAXIMUM_EVALUATION_TOKENS,
+        ),
+        ("model.width", "parameters", rough_parameters(program), MAXIMUM_PARAMETERS),
+    )
+    for field, what, value, limit in checks:
+        if value > limit:
+            name = fields.name(field)
+            raise SpecificationError(
+                f"{name} gives {value} {what}, and at most {limit} are allowed.", field=name, remedy=f"Lower {name}."
+            )
+
+
+def rough_parameters(program: TrainingProgram) -> int:
+    """Upper bound of the number of parameters, from the sizes alone: no module is built for a refused program."""
+    model = program.model
+    tables = (2 * program.vocabulary + program.context) * model.width
+    square = model.width * (model.width + 2)
+    if isinstance(model, TransformerConfig):
+        return tables + 13 * model.layers * square
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[model.cell]
+    return tables + 2 * gates * model.layers * square + 5 * square
