@@ -18,12 +18,7 @@ interface IDisputeGame {
     /// @param attempt The attempt of the slot whose submission is meant.
     /// @param submittedRoot The root that is disputed; another root in the slot makes the call revert.
     /// @param challengerRoot What the challenger says the segment ends in.
-    function open(
-        TaskId task,
-        uint32 round,
-        uint32 slot,
-        uint32 attempt,
-        Root submittedRoot,
-        Root challengerRoot
-    ) external returns (uint256 game);
+    function open(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root submittedRoot, Root challengerRoot)
+        external
+        returns (uint256 game);
 }

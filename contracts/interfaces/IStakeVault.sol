@@ -49,6 +49,10 @@ interface IStakeVault {
     error InsufficientLockedStake(address owner, uint256 locked, uint256 needed);
     /// @notice Thrown when a payment would exceed the task's escrow.
     error InsufficientEscrow(TaskId task, uint256 escrow, uint256 needed);
+    /// @notice Thrown when more than half of what is taken from a bond would be given to anybody.
+    error AwardTooLarge(uint256 taken, uint256 awarded);
+    /// @notice Thrown when the token moved another amount into the vault than was asked for.
+    error WrongAmountReceived(uint256 asked, uint256 received);
     /// @notice Thrown when there is nothing to withdraw.
     error NothingToWithdraw(address account);
     /// @notice Thrown when there is no unbonding stake.

@@ -152,7 +152,12 @@ interface ITrainingLedger {
         uint256 leaseEnd
     );
     event LeaseExpired(
-        TaskId indexed task, uint32 indexed round, address indexed worker, uint32 slot, uint32 attempt, uint256 feeBurned
+        TaskId indexed task,
+        uint32 indexed round,
+        address indexed worker,
+        uint32 slot,
+        uint32 attempt,
+        uint256 feeBurned
     );
     event Submitted(
         TaskId indexed task,
@@ -236,6 +241,10 @@ interface ITrainingLedger {
     error WrongProofLength(uint256 length, uint256 needed);
     /// @notice Thrown when the held-out loss is not in the state whose root is submitted.
     error WrongLossProof(Root stateRoot, Root proved);
+    /// @notice Thrown when the state root named is not the one that the slot's submission has.
+    error WrongState(Root given, Root expected);
+    /// @notice Thrown when a game is opened after the challenge window.
+    error WindowOver(uint256 deadline, uint256 nowTime);
     /// @notice Thrown when a slot is finalised inside its challenge window.
     error WindowStillOpen(uint256 deadline, uint256 nowTime);
     /// @notice Thrown when a slot is finalised while games about it are open.
@@ -279,14 +288,8 @@ interface ITrainingLedger {
     /// @param submissionFell True where the defender lost. The first such game takes the bond: at least half is burned,
     /// the rest goes to `winner`; the slot reopens with the next attempt. A game about an attempt that is no longer the
     /// slot's changes nothing.
-    function gameSettled(
-        TaskId task,
-        uint32 round,
-        uint32 slot,
-        uint32 attempt,
-        bool submissionFell,
-        address winner
-    ) external;
+    function gameSettled(TaskId task, uint32 round, uint32 slot, uint32 attempt, bool submissionFell, address winner)
+        external;
 
     function vault() external view returns (address);
     function disputeGame() external view returns (address);

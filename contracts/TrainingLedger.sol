@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+
+import {IStakeVault} from "./interfaces/IStakeVault.sol";
+import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
+import {Performance} from "./libraries/Performance.sol";
+import {StateProof} from "./libraries/StateProof.sol";
+import {TaskRules} from "./libraries/TaskRules.sol";
+import {TaskStorage} from "./libraries/TaskStorage.sol";
+import {Root, SlotKey, TaskId, slotKey} from "./types/Identifiers.sol";
+
+/// @title Tasks, rounds, slots, leases, submissions and checkpoint lineage
+/// @dev The ledger calls only its vault, which calls only the token; both are fixed at deployment. Calls that reach the
+/// token are guarded, so that even a token with hooks meets no half-done call.
+contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
+    using TaskStorage for TaskStorage.StoredTask;
+
+    IStakeVault private immutable _VAULT;
+    address private immutable _DISPUTE_GAME;
+    uint96 private immutable _MINIMUM_BOND;
+    uint32 private immutable _MINIMUM_WINDOW;
+    uint32 private immutable _MINIMUM_LEASE;
+
+    /// @inheritdoc ITrainingLedger
+    uint64 public taskCount;
+    mapping(TaskId task => TaskStorage.StoredTask) private _tasks;
+    mapping(SlotKey key => Slot) private _slots;
+
+    modifier onlyDisputeGame() {
+        require(msg.sender == _DISPUTE_GAME, OnlyDisputeGame(msg.sender));
+        _;
+    }
+
+    /// @param vault_ Holder of funds; its ledger must be this contract. May have no code yet.
+    /// @param disputeGame_ The only address whose verdicts count.
+    /// @param minimumBond_ Least bond of any task, in wei.
+    /// @param minimumWindow_ Least challenge window of any task, in seconds.
+    /// @param minimumLease_ Least lease of any task, in seconds.
+    constructor(
+        address vault_,
+        address disputeGame_,
+        uint96 minimumBond_,
+        uint32 minimumWindow_,
+        uint32 minimumLease_
+    ) {
+        require(vault_ != address(0), InvalidParameter("vault", 0));
+        require(disputeGame_ != address(0), InvalidParameter("disputeGame", 0));
+        require(minimumBond_ > 0, InvalidParameter("minimumBond", 0));
+        bool windowGood = minimumWindow_ > 0 && minimumWindow_ <= TaskRules.MAXIMUM_PERIOD;
+        require(windowGood, InvalidParameter("minimumWindow", minimumWindow_));
+        bool leaseGood = minimumLease_ > 0 && minimumLease_ <= TaskRules.MAXIMUM_PERIOD;
+        require(leaseGood, InvalidParameter("minimumLease", minimumLease_));
+        _VAULT = IStakeVault(vault_);
+        _DISPUTE_GAME = disputeGame_;
+        _MINIMUM_BOND = minimumBond_;
+        _MINIMUM_WINDOW = minimumWindow_;
+        _MINIMUM_LEASE = minimumLease_;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function postTask(TaskParameters calldata parameters, string calldata storeUrl)
+        external
+        nonReentrant
+        returns (TaskId task)
+    {
+        return _post(parameters, storeUrl);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function postTaskWithPermit(
+        TaskParameters calldata parameters,
+        string calldata storeUrl,
+        uint256 deadline,
+        uint8 v,
+        bytes32 r,
+        bytes32 s
+    ) external nonReentrant returns (TaskId task) {
+        uint256 total = _totalReward(parameters);
+        // Whoever saw the permit in the mempool may have used it first: only the allowance counts.
+        try IERC20Permit(_VAULT.token()).permit(msg.sender, address(_VAULT), total, deadline, v, r, s) {} catch {}
+        return _post(parameters, storeUrl);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function closeTask(TaskId task) external nonReentrant {
+        TaskStorage.StoredTask storage stored = _tasks[task];
+        TaskStorage.Terms memory terms = _terms(task);
+        require(msg.sender == stored.requester, OnlyRequester(msg.sender, stored.requester));
+        require(terms.phase == TaskStorage.Phase.Running, TaskIsClosed(task));
+
+        stored.terms.phase = TaskStorage.Phase.Closed;
+        // INVARIANT: a slot that is leased or submitted keeps its escrow, also one whose lease nobody has expired yet.
+        SlotStatus status = _slots[slotKey(task, terms.currentRound, 0)].status;
+        bool running = status == SlotStatus.Leased || status == SlotStatus.Submitted;
+        uint256 refunded = _VAULT.refundEscrow(task, msg.sender, running ? stored.work.slotReward : 0);
+        emit TaskClosed(task, refunded);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function claim(Claim calldata request) external nonReentrant {
+        TaskStorage.StoredTask storage stored = _tasks[request.task];
+        TaskStorage.Terms memory terms = _terms(request.task);
+        _checkClaim(request, stored, terms);
+
+        Slot storage slot = _slots[slotKey(request.task, request.round, 0)];
+        (SlotStatus status, uint40 deadline, uint32 attempt) = (slot.status, slot.deadline, slot.attempt);
+        bool lapsed = status == SlotStatus.Leased && block.timestamp > deadline;
+        require(status == SlotStatus.Open || lapsed, SlotTaken(slot.worker, status, deadline));
+        if (lapsed) ++attempt;
+        require(request.attempt == attempt, WrongAttempt(request.attempt, attempt));
+        if (lapsed) _expire(request.task, request.round, slot, stored, terms);
+        _checkAdmission(request, stored, terms.admission);
+
+        address payout = _VAULT.lockBond(request.worker, terms.bond);
+        deadline = uint40(block.timestamp) + terms.leaseSeconds;
+        (slot.worker, slot.attempt, slot.deadline) = (request.worker, attempt, deadline);
+        (slot.status, slot.openGames, slot.payout) = (SlotStatus.Leased, 0, payout);
+        emit SlotClaimed(
+            request.task, request.round, request.worker, 0, attempt, msg.sender, payout, request.baseRoot, deadline
+        );
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function submit(Submission calldata result) external {
+        TaskStorage.Terms memory terms = _terms(result.task);
+        TaskStorage.Work memory work = _tasks[result.task].work;
+        Slot storage slot = _slot(result.task, result.round, result.slot);
+        address worker = _checkSubmitter(result, slot);
+        Root base = baseRoot(result.task, result.round);
+        require(result.baseRoot == base, WrongBase(result.baseRoot, base));
+        bool stepsGood = result.steps >= work.minimumSteps && result.steps <= terms.stepsPerRound;
+        require(stepsGood, WrongSteps(result.steps, work.minimumSteps, terms.stepsPerRound));
+        _checkState(result, work.stateTensors);
+
+        uint40 deadline = uint40(block.timestamp) + work.challengeWindow;
+        (slot.deadline, slot.status) = (deadline, SlotStatus.Submitted);
+        (slot.steps, slot.heldOutLoss, slot.stateRoot) = (result.steps, result.heldOutLoss, result.stateRoot);
+        emit Submitted(
+            result.task,
+            result.round,
+            worker,
+            0,
+            result.attempt,
+            base,
+            result.stateRoot,
+            result.steps,
+            result.heldOutLoss,
+            deadline
+        );
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function finalise(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot) external nonReentrant {
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot storage stored = _slot(task, round, slot);
+        Slot memory done = stored;
+        require(attempt == done.attempt, WrongAttempt(attempt, done.attempt));
+        if (done.status == SlotStatus.Finalised && stateRoot == done.stateRoot) revert AlreadyFinalised(stateRoot);
+        require(done.status == SlotStatus.Submitted, WrongStatus(done.status, SlotStatus.Submitted));
+        require(stateRoot == done.stateRoot, WrongState(stateRoot, done.stateRoot));
+        // INVARIANT: nothing is final inside its challenge window or with open games.
+        require(block.timestamp > done.deadline, WindowStillOpen(done.deadline, block.timestamp));
+        require(done.openGames == 0, GamesStillOpen(done.openGames));
+
+        stored.status = SlotStatus.Finalised;
+        bool last = round + 1 == terms.rounds;
+        uint256 paid = _pay(_tasks[task].work, terms, round, done.steps, done.heldOutLoss);
+        _advance(_tasks[task], terms, last);
+        emit Finalised(task, round, done.worker, 0, attempt, done.payout, stateRoot, done.steps, done.heldOutLoss, paid);
+        _VAULT.payFromEscrow(task, done.payout, paid);
+        _VAULT.releaseBond(done.worker, terms.bond);
+        if (last) emit TaskCompleted(task, _refundAll(task));
+        else if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external nonReentrant {
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot storage leased = _slot(task, round, slot);
+        require(attempt == leased.attempt, WrongAttempt(attempt, leased.attempt));
+        require(leased.status == SlotStatus.Leased, WrongStatus(leased.status, SlotStatus.Leased));
+        require(block.timestamp > leased.deadline, LeaseStillRunning(leased.deadline, block.timestamp));
+        _expire(task, round, leased, _tasks[task], terms);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function gameOpened(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot)
+        external
+        onlyDisputeGame
+    {
+        _terms(task);
+        Slot storage disputed = _slot(task, round, slot);
+        require(attempt == disputed.attempt, WrongAttempt(attempt, disputed.attempt));
+        require(disputed.status == SlotStatus.Submitted, WrongStatus(disputed.status, SlotStatus.Submitted));
+        require(stateRoot == disputed.stateRoot, WrongState(stateRoot, disputed.stateRoot));
+        require(block.timestamp <= disputed.deadline, WindowOver(disputed.deadline, block.timestamp));
+        uint16 openGames = disputed.openGames + 1;
+        disputed.openGames = openGames;
+        emit GameOpened(task, round, 0, attempt, openGames);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function gameSettled(TaskId task, uint32 round, uint32 slot, uint32 attempt, bool submissionFell, address winner)
+        external
+        onlyDisputeGame
+        nonReentrant
+    {
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot storage stored = _slot(task, round, slot);
+        Slot memory disputed = stored;
+        if (attempt != disputed.attempt || disputed.status != SlotStatus.Submitted) return;
+
+        if (!submissionFell) {
+            stored.openGames = disputed.openGames - 1;
+            emit GameSettled(task, round, 0, attempt, false, disputed.openGames - 1);
+            return;
+        }
+        _reopen(stored, attempt);
+        emit GameSettled(task, round, 0, attempt, true, disputed.openGames - 1);
+        emit SubmissionFell(task, round, disputed.worker, 0, attempt, disputed.stateRoot);
+        // Nobody to award (no challenger left to take it): all of the bond is burned.
+        uint256 awarded = winner == address(0) ? 0 : terms.bond / 2;
+        _VAULT.takeBond(disputed.worker, terms.bond, terms.bond, winner, awarded);
+        if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function vault() external view returns (address) {
+        return address(_VAULT);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function disputeGame() external view returns (address) {
+        return _DISPUTE_GAME;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function minimumBond() external view returns (uint96) {
+        return _MINIMUM_BOND;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function minimumWindow() external view returns (uint32) {
+        return _MINIMUM_WINDOW;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function minimumLease() external view returns (uint32) {
+        return _MINIMUM_LEASE;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function getTask(TaskId task) external view returns (Task memory) {
+        _terms(task);
+        return _tasks[task].read();
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function getSlot(TaskId task, uint32 round, uint32 slot) external view returns (Slot memory) {
+        _terms(task);
+        return _slot(task, round, slot);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function nextAttempt(TaskId task, uint32 round, uint32 slot) external view returns (uint32) {
+        _terms(task);
+        Slot storage stored = _slot(task, round, slot);
+        bool lapsed = stored.status == SlotStatus.Leased && block.timestamp > stored.deadline;
+        return lapsed ? stored.attempt + 1 : stored.attempt;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function getCheckpoint(TaskId task, uint32 round) external view returns (Checkpoint memory) {
+        _terms(task);
+        Slot memory slot = _slots[slotKey(task, round, 0)];
+        require(slot.status == SlotStatus.Finalised, WrongStatus(slot.status, SlotStatus.Finalised));
+        return Checkpoint({
+            parent: baseRoot(task, round),
+            stateRoot: slot.stateRoot,
+            round: round,
+            worker: slot.worker,
+            steps: slot.steps,
+            heldOutLoss: slot.heldOutLoss
+        });
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function payFor(TaskId task, uint32 round, uint32 steps, uint32 heldOutLoss) external view returns (uint256) {
+        TaskStorage.Terms memory terms = _terms(task);
+        require(round < terms.rounds, WrongRound(round, terms.currentRound));
+        TaskStorage.Work memory work = _tasks[task].work;
+        require(steps <= terms.stepsPerRound, WrongSteps(steps, work.minimumSteps, terms.stepsPerRound));
+        return _pay(work, terms, round, steps, heldOutLoss);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function ticketDigest(
+        TaskId task,
+        uint32 round,
+        uint32 slot,
+        uint32 attempt,
+        address worker,
+        Root base,
+        uint64 ticketBlock,
+        uint256 nonce
+    ) public view returns (uint256) {
+        bytes32 blockHash = blockhash(ticketBlock);
+        require(blockHash != 0, TicketBlockUnknown(ticketBlock, block.number));
+        bytes memory bound =
+            abi.encode(block.chainid, address(this), task, round, slot, attempt, worker, base, blockHash, nonce);
+        return uint256(keccak256(bound));
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function baseRoot(TaskId task, uint32 round) public view returns (Root) {
+        _terms(task);
+        if (round == 0) return _tasks[task].initialStateRoot;
+        Slot storage parent = _slots[slotKey(task, round - 1, 0)];
+        return parent.status == SlotStatus.Finalised ? parent.stateRoot : Root.wrap(0);
+    }
+
+    function _post(TaskParameters calldata parameters, string calldata storeUrl) private returns (TaskId task) {
+        TaskRules.check(parameters, _MINIMUM_BOND, _MINIMUM_WINDOW, _MINIMUM_LEASE);
+        task = TaskId.wrap(++taskCount);
+        _tasks[task].write(parameters, msg.sender);
+        emit TaskPosted(task, msg.sender, parameters.specificationHash, parameters, storeUrl);
+        _VAULT.openEscrow(task, msg.sender, _totalReward(parameters));
+    }
+
+    /// @dev A lease that ran out: reopens the slot and burns the fee. The caller has checked that it did.
+    function _expire(
+        TaskId task,
+        uint32 round,
+        Slot storage slot,
+        TaskStorage.StoredTask storage stored,
+        TaskStorage.Terms memory terms
+    ) private {
+        (address worker, uint32 attempt, uint96 fee) = (slot.worker, slot.attempt, stored.leaseFee);
+        _reopen(slot, attempt);
+        emit LeaseExpired(task, round, worker, 0, attempt, fee);
+        // The fee never goes to the requester, who could otherwise earn with leases that nobody can keep.
+        _VAULT.takeBond(worker, terms.bond, fee, address(0), 0);
+        if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+    }
+
+    function _reopen(Slot storage slot, uint32 attempt) private {
+        (slot.worker, slot.attempt, slot.deadline) = (address(0), attempt + 1, 0);
+        (slot.status, slot.openGames) = (SlotStatus.Open, 0);
+        (slot.payout, slot.steps, slot.heldOutLoss) = (address(0), 0, 0);
+        slot.stateRoot = Root.wrap(0);
+    }
+
+    function _advance(TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms, bool last) private {
+        stored.terms.currentRound = terms.currentRound + 1;
+        if (last) stored.terms.phase = TaskStorage.Phase.Complete;
+    }
+
+    function _refundAll(TaskId task) private returns (uint256) {
+        return _VAULT.refundEscrow(task, _tasks[task].requester, 0);
+    }
+
+    function _checkClaim(Claim calldata request, TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms)
+        private
+        view
+    {
+        _checkAuthorised(request.worker);
+        require(terms.phase != TaskStorage.Phase.Closed, TaskIsClosed(request.task));
+        bool ourTurn = request.round == terms.currentRound && request.round < terms.rounds;
+        require(ourTurn, WrongRound(request.round, terms.currentRound));
+        require(request.slot == 0, WrongSlot(request.slot, 1));
+        Root specification = stored.specificationHash;
+        require(
+            request.specificationHash == specification, WrongSpecification(request.specificationHash, specification)
+        );
+        Root base = baseRoot(request.task, request.round);
+        require(request.baseRoot == base, WrongBase(request.baseRoot, base));
+    }
+
+    function _checkAdmission(Claim calldata request, TaskStorage.StoredTask storage stored, Admission admission)
+        private
+        view
+    {
+        if (TaskRules.needsStake(admission)) {
+            uint256 staked = _VAULT.stakeOf(request.worker).staked;
+            uint256 minimum = stored.minimumStake;
+            require(staked >= minimum, StakeTooSmall(request.worker, staked, minimum));
+        }
+        if (!TaskRules.needsTicket(admission)) return;
+        uint256 digest = ticketDigest(
+            request.task,
+            request.round,
+            request.slot,
+            request.attempt,
+            request.worker,
+            request.baseRoot,
+            request.ticketBlock,
+            request.ticketNonce
+        );
+        uint256 target = stored.ticketTarget;
+        require(digest < target, TicketTooWeak(digest, target));
+    }
+
+    /// @dev INVARIANT: only the leaseholder's side submits, before the lease ends, for the attempt it holds.
+    function _checkSubmitter(Submission calldata result, Slot storage slot) private view returns (address worker) {
+        (SlotStatus status, uint32 attempt, uint40 deadline) = (slot.status, slot.attempt, slot.deadline);
+        worker = slot.worker;
+        require(result.attempt == attempt, WrongAttempt(result.attempt, attempt));
+        require(status != SlotStatus.Open, WrongStatus(status, SlotStatus.Leased));
+        _checkAuthorised(worker);
+        if (status != SlotStatus.Leased) {
+            require(result.stateRoot != slot.stateRoot, AlreadySubmitted(result.stateRoot));
+            revert WrongStatus(status, SlotStatus.Leased);
+        }
+        require(block.timestamp <= deadline, LeaseOver(deadline, block.timestamp));
+    }
+
+    /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
+    /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
+    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
+        require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
+        require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
+        uint256 needed = StateProof.depth(stateTensors);
+        require(result.lossProof.length == needed, WrongProofLength(result.lossProof.length, needed));
+        Root proved = StateProof.stateRoot(result.heldOutLoss, stateTensors, result.lossProof);
+        require(result.stateRoot == proved, WrongLossProof(result.stateRoot, proved));
+    }
+
+    function _checkAuthorised(address worker) private view {
+        bool good = msg.sender == worker || _VAULT.isOperator(worker, msg.sender);
+        require(good, NotAuthorised(msg.sender, worker));
+    }
+
+    /// @dev The word of a task that every call needs. Reverts for a task that was never posted.
+    function _terms(TaskId task) private view returns (TaskStorage.Terms memory terms) {
+        terms = _tasks[task].terms;
+        require(terms.rounds != 0, UnknownTask(task));
+    }
+
+    function _slot(TaskId task, uint32 round, uint32 slot) private view returns (Slot storage) {
+        require(slot == 0, WrongSlot(slot, 1));
+        return _slots[slotKey(task, round, 0)];
+    }
+
+    function _totalReward(TaskParameters calldata parameters) private pure returns (uint256) {
+        return uint256(parameters.slotReward) * parameters.rounds * parameters.slotsPerRound;
+    }
+
+    function _pay(
+        TaskStorage.Work memory work,
+        TaskStorage.Terms memory terms,
+        uint32 round,
+        uint32 steps,
+        uint32 heldOutLoss
+    ) private pure returns (uint256) {
+        Performance.Terms memory pay = Performance.Terms({
+            slotReward: work.slotReward,
+            stepsPerRound: terms.stepsPerRound,
+            rounds: terms.rounds,
+            round: round,
+            hasTarget: terms.hasTarget,
+            baseLoss: work.baseLoss,
+            targetLoss: work.targetLoss
+        });
+        return Performance.pay(pay, steps, heldOutLoss);
+    }
+}

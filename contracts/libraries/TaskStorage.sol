@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
+import {Root} from "../types/Identifiers.sol";
+
+/// @title How a task is kept
+/// @notice One storage slot holds what claims, submissions and payments all read, a second what the latter two read,
+/// so that no call loads a word for one field. See docs/contracts.md for the layout.
+library TaskStorage {
+    /// @notice `Complete`: every round is finalised. `Closed`: the requester stopped new claims.
+    enum Phase {
+        Running,
+        Closed,
+        Complete
+    }
+
+    /// @dev 248 bits: one storage slot.
+    struct Terms {
+        uint96 bond;
+        uint32 leaseSeconds;
+        uint32 currentRound;
+        uint32 rounds;
+        uint32 stepsPerRound;
+        ITrainingLedger.Admission admission;
+        Phase phase;
+        bool hasTarget;
+    }
+
+    /// @dev 256 bits: one storage slot.
+    struct Work {
+        uint96 slotReward;
+        uint32 baseLoss;
+        uint32 targetLoss;
+        uint32 challengeWindow;
+        uint32 minimumSteps;
+        uint32 stateTensors;
+    }
+
+    /// @dev A task exists where `terms.rounds` is not zero.
+    struct StoredTask {
+        Terms terms;
+        Work work;
+        address requester;
+        uint96 minimumStake;
+        uint96 leaseFee;
+        Root specificationHash;
+        Root programRoot;
+        Root datasetRoot;
+        Root initialStateRoot;
+        uint256 ticketTarget;
+    }
+
+    /// @notice Keeps the parameters of a new task; they have been checked.
+    function write(StoredTask storage task, ITrainingLedger.TaskParameters calldata p, address requester) internal {
+        task.terms = Terms({
+            bond: p.bond,
+            leaseSeconds: p.leaseSeconds,
+            currentRound: 0,
+            rounds: p.rounds,
+            stepsPerRound: p.stepsPerRound,
+            admission: p.admission,
+            phase: Phase.Running,
+            hasTarget: p.hasTarget
+        });
+        task.work = Work({
+            slotReward: p.slotReward,
+            baseLoss: p.baseLoss,
+            targetLoss: p.targetLoss,
+            challengeWindow: p.challengeWindow,
+            minimumSteps: p.minimumSteps,
+            stateTensors: p.stateTensors
+        });
+        task.requester = requester;
+        task.minimumStake = p.minimumStake;
+        task.leaseFee = p.leaseFee;
+        task.specificationHash = p.specificationHash;
+        task.programRoot = p.programRoot;
+        task.datasetRoot = p.datasetRoot;
+        task.initialStateRoot = p.initialStateRoot;
+        task.ticketTarget = p.ticketTarget;
+    }
+
+    /// @notice The task as the interface shows it.
+    function read(StoredTask storage task) internal view returns (ITrainingLedger.Task memory) {
+        Terms memory terms = task.terms;
+        return ITrainingLedger.Task({
+            parameters: _parameters(task, terms),
+            requester: task.requester,
+            currentRound: terms.currentRound,
+            closed: terms.phase == Phase.Closed
+        });
+    }
+
+    function _parameters(StoredTask storage task, Terms memory terms)
+        private
+        view
+        returns (ITrainingLedger.TaskParameters memory)
+    {
+        Work memory work = task.work;
+        return ITrainingLedger.TaskParameters({
+            specificationHash: task.specificationHash,
+            programRoot: task.programRoot,
+            datasetRoot: task.datasetRoot,
+            initialStateRoot: task.initialStateRoot,
+            stateTensors: work.stateTensors,
+            rounds: terms.rounds,
+            slotsPerRound: 1,
+            stepsPerRound: terms.stepsPerRound,
+            minimumSteps: work.minimumSteps,
+            slotReward: work.slotReward,
+            bond: terms.bond,
+            leaseFee: task.leaseFee,
+            leaseSeconds: terms.leaseSeconds,
+            challengeWindow: work.challengeWindow,
+            admission: terms.admission,
+            minimumStake: task.minimumStake,
+            ticketTarget: task.ticketTarget,
+            hasTarget: terms.hasTarget,
+            baseLoss: work.baseLoss,
+            targetLoss: work.targetLoss
+        });
+    }
+}
