@@ -208,6 +208,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], file:
     """
     here = Path.cwd()
     given: dict[str, Any] = _from_flags(flags, here)
+    secrets = {name: environ.get(variable) or None for name, variable in _SECRETS.items()}
+    if "password_file" in given:
+        secrets["password"] = None  # the flag wins over the environment, also between two ways to say a password
     for setting in SETTINGS.values():
         if setting.target not in given and environ.get(setting.environment, ""):
             given[setting.target] = setting.parse(environ[setting.environment], setting.environment, here)
@@ -217,9 +220,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], file:
     home = given.setdefault("home", home)
     given.setdefault("store_url", f"file://{home / 'store'}")
     given.setdefault("keystore", home / "keys")
-    for name, variable in _SECRETS.items():
-        given[name] = environ.get(variable) or None
-    return Settings(**given)
+    return Settings(**given, **secrets)
 
 
 def _from_flags(flags: Mapping[str, object], here: Path) -> dict[str, Any]:
