@@ -1,0 +1,182 @@
+"""The demonstration itself: chain, deployment, accounts, task, two workers, a verifier, pay, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ledger.anvil import LocalChain
+from ledger.client import LedgerClient
+from ledger.deploy import Deployment
+from ledger.errors import ChainUnreachable, StaleDeployment
+from ledger.rpc import connect
+from ledger.types import Slot, SlotStatus
+from trainer.demo.commands import Commands
+from trainer.demo.report import Report, make_report, print_report
+from trainer.demo.runs import Run, open_run
+from trainer.demo.workers import WorkerProcess
+
+WORKERS = ("worker-1", "worker-2")
+REQUESTER = "requester"
+_STAKE = "100"
+_POLL_SECONDS = 0.5
+_TASK_FILE = Path(__file__).with_name("task.toml")
+
+
+class Demonstration:
+    """One run of the demonstration. Each step looks at what is already there, so a killed run goes on."""
+
+    def __init__(self, home: Path, console: Console, *, task_file: Path = _TASK_FILE) -> None:
+        self.home = home
+        self.console = console
+        self.task_file = task_file
+        self.run: Run = open_run(home)
+        self._verified: set[tuple[int, bytes]] = set()
+
+    def play(self) -> Report:
+        """Plays it to the end.
+
+        Raises:
+            TrainledgerError: a step failed, or the money does not add up to the wei.
+        """
+        if self.run.resumed:
+            self.console.print(f"Going on with the demonstration in {self.run.folder}.", markup=False)
+        with LocalChain(self.run.folder, self._port()) as chain:
+            self.run.note(port=chain.port)
+            commands = Commands(self.run, chain.rpc_url, self.console)
+            try:
+                return self._play_on(chain, commands)
+            except StaleDeployment:
+                # Only if the chain was killed within its first second, before its first save.
+                self.console.print("The local chain was lost before it was first saved: starting afresh.")
+                self.run.note(finished=True)
+        self.run = open_run(self.home)
+        return self.play()
+
+    def _port(self) -> int:
+        return int(self.run.read().get("port", 0))
+
+    def _play_on(self, chain: LocalChain, commands: Commands) -> Report:
+        self._title("1  A chain, and the contracts on it")
+        client = self._deployed(chain, commands)
+        self._title("2  Accounts, ether for gas, tokens, stakes")
+        self._accounts(client, commands)
+        chain.save()
+        self._title("3  A requester posts a training task, and escrows its whole reward")
+        task = self._post(commands)
+        chain.save()
+        self._title("4  Two workers train it round by round; a verifier replays each round")
+        workers = self._train(chain, client, commands, task)
+        self._title("5  The workers are paid")
+        self._withdraw(client, commands)
+        self._title("6  What came of it")
+        report = make_report(client, commands, task, self.run.read()["before"], workers)
+        print_report(self.console, commands, report)
+        self.run.note(finished=True)
+        return report
+
+    def _title(self, text: str) -> None:
+        self.console.print(f"\n[bold]{text}[/]")
+
+    def _deployed(self, chain: LocalChain, commands: Commands) -> LedgerClient:
+        web3 = connect(chain.rpc_url)
+        folder = self.run.folder / "deployments" / str(web3.eth.chain_id)
+        if (folder / "deployment.json").exists():
+            deployment = Deployment.load(folder)
+            deployment.check(web3)
+            self.console.print(f"  The contracts are deployed already: see {folder}.", markup=False)
+        else:
+            commands.say("deploy", "--local")
+            deployment = Deployment.load(folder)
+        return LedgerClient(web3, deployment)
+
+    def _accounts(self, client: LedgerClient, commands: Commands) -> None:
+        known = {account["name"]: account["address"] for account in commands.ask("account", "list")["accounts"]}
+        for name in (REQUESTER, *WORKERS):
+            if name not in known:
+                commands.say("account", "new", name)
+                known = {account["name"]: account["address"] for account in commands.ask("account", "list")["accounts"]}
+            if client.token_balance(known[name]) + client.stake_account(known[name]).staked == 0:
+                commands.say("account", "fund", name)
+        for name in WORKERS:
+            if client.stake_account(known[name]).staked == 0:
+                commands.say("account", "stake", _STAKE, "--account", name)
+        if "before" not in self.run.read():
+            before = {
+                name: {"address": known[name], "balance": str(client.token_balance(known[name]))}
+                for name in (REQUESTER, *WORKERS)
+            }
+            self.run.note(before=before)
+
+    def _post(self, commands: Commands) -> int:
+        noted = self.run.read().get("task")
+        posted = {int(task["number"]) for task in commands.ask("task", "list")["tasks"]}
+        if noted is None and posted:  # killed between posting and noting it
+            noted = max(posted)
+        if noted is None or noted not in posted:
+            commands.say("task", "create", str(self.task_file), "--account", REQUESTER)
+            noted = max(int(task["number"]) for task in commands.ask("task", "list")["tasks"])
+        else:
+            commands.say("task", "show", str(noted))
+        self.run.note(task=noted)
+        return int(noted)
+
+    def _train(self, chain: LocalChain, client: LedgerClient, commands: Commands, task: int) -> list[WorkerProcess]:
+        words = ["worker", "run", "--task", str(task), "--exit-when-done", "--account"]
+        workers = [
+            WorkerProcess(name, colour, [*words, name], commands)
+            for name, colour in zip(WORKERS, ("green", "magenta"), strict=True)
+        ]
+        if client.task(task).complete:
+            return workers
+        commands.show(*words, "WORKER   (twice, each in a process of its own)")
+        with _stopping(workers):
+            for worker in workers:
+                worker.start()
+            while sum(worker.watch(self.console) for worker in workers) > 0:
+                # The chain may be down for a moment (somebody may have killed it): start it again and go on.
+                with contextlib.suppress(ChainUnreachable):
+                    self._judge(chain, client, commands, task)
+                chain.start()
+                time.sleep(_POLL_SECONDS)
+        return workers
+
+    def _judge(self, chain: LocalChain, client: LedgerClient, commands: Commands, task: int) -> None:
+        """Replays the round that waits for its challenge window, and then moves the local chain's clock past it."""
+        state = client.task(task)
+        if state.complete:
+            return
+        slot: Slot = client.slot(task, state.current_round)
+        if slot.status is not SlotStatus.SUBMITTED:
+            return
+        if (slot.round, slot.state_root) not in self._verified:
+            commands.say("verify", str(task), "--round", str(slot.round))
+            self._verified.add((slot.round, slot.state_root))
+        left = slot.deadline - client.chain_time()
+        if left >= 0:
+            chain.advance(left + 1)
+            self.console.print(
+                f"  Verified. The local chain's clock moves {left + 1} s ahead, past the challenge window.",
+                style="dim",
+            )
+
+    def _withdraw(self, client: LedgerClient, commands: Commands) -> None:
+        before: dict[str, Any] = self.run.read()["before"]
+        for name in WORKERS:
+            if client.stake_account(before[name]["address"]).credit > 0:
+                commands.say("withdraw", "--account", name)
+
+
+@contextlib.contextmanager
+def _stopping(workers: list[WorkerProcess]) -> Iterator[None]:
+    """Ends all workers, however the block ends."""
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.stop()
