@@ -33,7 +33,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     if sys.byteorder != "little":
         raise ValueError("this machine stores numbers big-endian, and tensors are committed little-endian")
     plain = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(plain.view(torch.uint8).numpy())
+    return plain.view(torch.uint8).numpy().data
 
 
 def tensor_root(tensor: Tensor) -> bytes:

@@ -1,0 +1,1 @@
+"""Corpora, tokenizers, data sets and batches."""

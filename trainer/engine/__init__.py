@@ -1,0 +1,1 @@
+"""Deterministic training segments. Runs with nothing but torch and numpy installed."""
