@@ -1,0 +1,118 @@
+"""What a contract's refusal means: revert data to ContractReverted, through the errors of all ABIs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from eth_abi.abi import decode as abi_decode
+from eth_abi.abi import encode as abi_encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import collapse_if_tuple, function_signature_to_4byte_selector
+from web3.exceptions import ContractLogicError
+
+from ledger.compile import Artifact
+from ledger.errors import ContractReverted
+
+_ERROR = function_signature_to_4byte_selector("Error(string)")
+_PANIC = function_signature_to_4byte_selector("Panic(uint256)")
+
+# What to do about the errors that users meet; the rest speak for themselves.
+_REMEDIES: Mapping[str, str] = {
+    "UnknownTask": "See `trainledger task list` for the tasks there are.",
+    "TaskIsClosed": "It takes no more claims; choose another task.",
+    "WrongRound": "That round's turn is over or has not come; look at the task again.",
+    "WrongAttempt": "The slot has changed hands since it was looked at; look at it again.",
+    "WrongBase": "The base checkpoint has changed; fetch the round's base again.",
+    "SlotTaken": "Wait until its deadline, or take another task.",
+    "LeaseOver": "The lease ran out before the submission; claim the slot again if it is still open.",
+    "NotAuthorised": "Let the stake's owner allow this account with `trainledger account authorise`.",
+    "InsufficientFreeStake": "Stake more with `trainledger stake`.",
+    "StakeTooSmall": "Stake more with `trainledger stake`, or take a task with another admission.",
+    "TicketBlockUnknown": "The ticket is too old; find a new one.",
+    "WindowStillOpen": "Try again after the challenge window.",
+    "LeaseStillRunning": "Try again after the lease's end.",
+    "StillUnbonding": "Try again after the release time.",
+    "NothingToWithdraw": "Rewards are credited when a round is finalised; see `trainledger rewards`.",
+    "ERC20InsufficientBalance": "Get more tokens, or spend fewer.",
+    "ERC20InsufficientAllowance": "Approve the vault for the amount, or use a token that has EIP-2612 permits.",
+    "DisputesNotAvailable": "This deployment has no dispute game.",
+}
+
+
+class ErrorDecoder:
+    """Decodes revert data with the custom errors of all given artifacts.
+
+    Args:
+        artifacts: the contracts whose errors are known; a call into one may revert with an error of any other.
+    """
+
+    def __init__(self, artifacts: Iterable[Artifact] | Mapping[str, Artifact]) -> None:
+        self._errors: dict[bytes, tuple[str, list[str], list[str]]] = {
+            _ERROR: ("Error", ["message"], ["string"]),
+            _PANIC: ("Panic", ["code"], ["uint256"]),
+        }
+        for artifact in artifacts.values() if isinstance(artifacts, Mapping) else artifacts:
+            for entry in artifact.abi:
+                if entry["type"] == "error":
+                    self._add(entry)
+
+    def _add(self, entry: Mapping[str, Any]) -> None:
+        types = [collapse_if_tuple(item) for item in entry["inputs"]]
+        names = [item["name"] or f"argument{index}" for index, item in enumerate(entry["inputs"])]
+        selector = function_signature_to_4byte_selector(f"{entry['name']}({','.join(types)})")
+        self._errors[selector] = (entry["name"], names, types)
+
+    def decode(self, contract: str, method: str, data: bytes | str | None) -> ContractReverted:
+        """The error to raise for revert data that `contract.method` gave.
+
+        `error` is "Unknown" for a selector in no ABI and for empty data (a call that ran out of gas, or into an
+        address without code); then `arguments` holds the raw data.
+        """
+        raw = _to_bytes(data)
+        known = self._errors.get(raw[:4])
+        if known is not None:
+            name, names, types = known
+            try:
+                values = abi_decode(types, raw[4:])
+            except (DecodingError, UnicodeDecodeError, OverflowError):
+                known = None
+            else:
+                arguments = {key: _plain(value) for key, value in zip(names, values, strict=True)}
+                return ContractReverted(contract, method, name, arguments, remedy=_REMEDIES.get(name, ""))
+        return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
+
+
+def revert_data(problem: ContractLogicError) -> bytes:
+    """The revert data inside web3's exception; empty where the node gave none."""
+    data: Any = problem.data
+    if isinstance(data, dict):
+        data = data.get("data") or data.get("result")
+    if not isinstance(data, str | bytes):
+        return b""
+    raw = _to_bytes(data.removeprefix("Reverted ") if isinstance(data, str) else data)
+    if raw:
+        return raw
+    prefix = "execution reverted: "
+    if problem.message and problem.message.startswith(prefix):  # an old node gives the reason string alone
+        return _ERROR + abi_encode(["string"], [problem.message.removeprefix(prefix)])
+    return b""
+
+
+def _to_bytes(data: bytes | str | None) -> bytes:
+    if data is None:
+        return b""
+    if isinstance(data, str):
+        try:
+            return bytes.fromhex(data.removeprefix("0x"))
+        except ValueError:
+            return b""
+    return bytes(data)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
