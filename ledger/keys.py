@@ -1,4 +1,4 @@
-"""Encrypted keys on disk (Web3 Secret Storage, version 3) and unlocked wallets. Keys never show in a repr or an error."""
+"""Encrypted keys on disk (Web3 Secret Storage, version 3) and unlocked wallets; neither shows its key anywhere."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], file:
     """
     here = Path.cwd()
     given: dict[str, Any] = _from_flags(flags, here)
-    secrets = {name: environ.get(variable) or None for name, variable in _SECRETS.items()}
+    secrets: dict[str, Any] = {name: environ.get(variable) or None for name, variable in _SECRETS.items()}
     if "password_file" in given:
         secrets["password"] = None  # the flag wins over the environment, also between two ways to say a password
     for setting in SETTINGS.values():
