@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ledger.client import LedgerClient
     from ledger.deploy import Deployment
     from ledger.keys import KeyStore, Wallet
+    from ledger.types import Event
 
 __all__ = ["CommandApp", "CommandContext", "root_app"]
 
@@ -97,8 +98,14 @@ class CommandContext(Output):
 
         return make_client(self, signing=signing)
 
+    def events(self, names: Sequence[str]) -> Iterator[Event]:
+        """All events of these names since the deployment, oldest first."""
+        from ledger.events import fetch_events
+
+        return fetch_events(self.web3, self.deployment, from_block=self.deployment.block_number, names=names)
+
     def address(self, name_or_address: str | None = None) -> str:
-        """The checksummed address of an account, by name, by address or of the settings' account; needs no password.
+        """An account's checksummed address, by name, by address or of the settings' account; needs no password.
 
         Raises:
             WalletError: no account is named, or there is no key of that name.

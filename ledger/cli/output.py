@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from ledger.amounts import format_tokens
 
-__all__ = ["Output", "amount", "dump_json", "table"]
+__all__ = ["Output", "amount", "dump_json", "loss_value", "shorten", "table"]
 
 
 def dump_json(document: Any) -> str:
@@ -24,6 +26,17 @@ def dump_json(document: Any) -> str:
 def amount(wei: int) -> dict[str, str]:
     """An amount in JSON: exact decimal strings, in wei and in tokens."""
     return {"wei": str(wei), "tokens": format_tokens(wei)}
+
+
+def loss_value(bits: int) -> float | None:
+    """A loss on chain (binary32 bits) as a number; None where it is not finite, which JSON cannot hold."""
+    value: float = struct.unpack(">f", bits.to_bytes(4, "big"))[0]
+    return value if math.isfinite(value) else None
+
+
+def shorten(address: str) -> str:
+    """An address for a table's cell: 0x1234…abcd."""
+    return f"{address[:6]}…{address[-4:]}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
