@@ -12,8 +12,8 @@ from ledger.canonical import root_hex
 from ledger.errors import BlobCorrupt, SpecificationError
 from ledger.spec import TaskSpecification
 from ledger.types import Task
-from trainer.data.dataset import Dataset, fetch_dataset
-from trainer.program.description import MAXIMUM_BYTES, TrainingProgram
+from trainer.data.dataset import Dataset, check_program, fetch_dataset
+from trainer.program.description import MAXIMUM_BYTES, MAXIMUM_STEPS, TrainingProgram
 from trainer.program.layout import StateLayout
 from trainer.store import BlobStore
 
@@ -78,6 +78,13 @@ def fetch_description(task: Task, store: BlobStore) -> Description:
             field="stateTensors",
             remedy="No submission of it could be proved, so leave the task alone.",
         )
+    steps = parameters.rounds * parameters.steps_per_round
+    if steps > MAXIMUM_STEPS:
+        raise SpecificationError(
+            f"Task {task.number} asks for {steps} steps in all, and programs can count {MAXIMUM_STEPS}.",
+            field="rounds",
+            remedy="Leave the task alone.",
+        )
     return Description(task=task, specification=specification, program=program, layout=layout)
 
 
@@ -100,25 +107,12 @@ def fetch_materials(description: Description, store: BlobStore, cache: Path) -> 
         SpecificationError: the data set does not fit the program.
         ResourceError: the disk is full.
     """
-    dataset = fetch_dataset(description.specification.dataset, store, cache)
-    program = description.program
-    if dataset.header.vocabulary != program.vocabulary:
-        raise SpecificationError(
-            f"The data set has {dataset.header.vocabulary} tokens and the program expects {program.vocabulary}.",
-            field="vocabulary",
-            remedy="Leave the task alone.",
-        )
-    if len(dataset.train) <= program.context or len(dataset.heldout) <= program.context:
-        raise SpecificationError(
-            f"The data set has {len(dataset.train)} training and {len(dataset.heldout)} held-out tokens, too few for "
-            f"a context of {program.context}.",
-            field="context",
-            remedy="Leave the task alone.",
-        )
+    dataset = fetch_dataset(description.specification.dataset, store, cache / "datasets")
+    check_program(description.program, dataset)
     return Materials(
         task=description.task,
         specification=description.specification,
-        program=program,
+        program=description.program,
         layout=description.layout,
         dataset=dataset,
         store=store,
