@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ledger.anvil import LocalChain
     from ledger.deploy import Deployment
 
-__all__ = ["register"]
+__all__ = ["adopt_or_deploy", "register"]
 
 _STATUS_SECONDS = 1.0
 
@@ -67,7 +67,7 @@ def up(
         try:
             chain.start()
             here = replace(context, settings=replace(settings, rpc_url=chain.rpc_url))
-            deployment, directory = _adopt_or_deploy(here, chain)
+            deployment, directory = adopt_or_deploy(here, chain)
             _report(here, chain, deployment_document(deployment, directory))
             _fund(here, addresses, *amounts)
             if chain.owned:
@@ -103,7 +103,7 @@ def _interrupted_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _adopt_or_deploy(context: CommandContext, chain: LocalChain) -> tuple[Deployment, Path]:
+def adopt_or_deploy(context: CommandContext, chain: LocalChain) -> tuple[Deployment, Path]:
     """The recorded deployment where it is on this chain, else a new one by the development account."""
     from ledger.cli.connection import deployment_directory, make_sender
     from ledger.cli.development import developer_wallet
@@ -170,8 +170,6 @@ def _watch(context: CommandContext, chain: LocalChain, stop: threading.Event) ->
             try:
                 block, tasks = context.web3.eth.block_number, client.task_count()
             except ChainUnreachable:
-                if stop.is_set():
-                    return
                 context.say("The chain does not answer; starting it again from its last saved state.")
                 chain.start()
                 continue
