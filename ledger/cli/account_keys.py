@@ -86,7 +86,7 @@ def show(context: CommandContext, who: _Who = None) -> None:
     address = context.address(who)
     client = context.client()
     stake = client.stake_account(address)
-    symbol = client.token_symbol()
+    symbol = client.token_symbol
     amounts = {
         "ether": client.ether_balance(address),
         "tokens_held": client.token_balance(address),
@@ -136,7 +136,7 @@ def fund(
         ether=parse_tokens(ether, what="--ether"),
         tokens=parse_tokens(tokens, what="--tokens"),
     )
-    symbol = context.client().token_symbol()
+    symbol = context.client().token_symbol
     document = {"account": address, "ether": amount(given.ether), "tokens": amount(given.tokens), "symbol": symbol}
     text = f"Gave {address} {format_tokens(given.ether)} ETH and {format_tokens(given.tokens)} {symbol}."
     context.emit(document, lambda console: console.print(text))
@@ -163,5 +163,5 @@ def send(
         "amount": amount(wei),
         "transaction": receipt.transaction,
     }
-    text = f"Sent {format_tokens(wei)} {client.token_symbol()} to {receiver}."
+    text = f"Sent {format_tokens(wei)} {client.token_symbol} to {receiver}."
     context.emit(document, lambda console: console.print(text))

@@ -39,7 +39,7 @@ def stake(
     _report(
         context,
         {"account": beneficiary, "added": amount(wei), "staked": amount(after.staked), "free": amount(after.free)},
-        f"Staked {format_tokens(wei)} {client.token_symbol()} for {beneficiary}, "
+        f"Staked {format_tokens(wei)} {client.token_symbol} for {beneficiary}, "
         f"who now has {format_tokens(after.staked)} at stake, {format_tokens(after.free)} of it free.",
     )
 
@@ -59,7 +59,7 @@ def unbond(
     before = client.stake_account(address)
     if tokens is None:
         client.complete_unbond()
-        text = f"Collected {format_tokens(before.unbonding)} {client.token_symbol()}."
+        text = f"Collected {format_tokens(before.unbonding)} {client.token_symbol}."
         _report(context, {"account": address, "collected": amount(before.unbonding)}, text)
         return
     client.request_unbond(_positive(tokens))
@@ -73,7 +73,7 @@ def unbond(
             "unbonding_release": after.unbonding_release,
             "free": amount(after.free),
         },
-        f"{format_tokens(after.unbonding)} {client.token_symbol()} can be collected in {seconds} seconds "
+        f"{format_tokens(after.unbonding)} {client.token_symbol} can be collected in {seconds} seconds "
         "with `trainledger account unbond`.",
     )
 

@@ -69,7 +69,7 @@ def top_up(context: CommandContext, address: str, *, ether: int, tokens: int) ->
     if missing_tokens > available:
         raise InsufficientFunds(
             developer.address,
-            client.token_symbol(),
+            client.token_symbol,
             available,
             missing_tokens,
             remedy=f"The tokens belong to {context.deployment.deployer}, who can `trainledger account send` some.",

@@ -39,7 +39,7 @@ def rewards(context: CommandContext) -> None:
         account,
         chain_id=context.deployment.chain_id,
         ledger=context.deployment.ledger,
-        symbol=client.token_symbol(),
+        symbol=client.token_symbol,
         token_balance=client.token_balance(account),
         stake=client.stake_account(account),
         events=context.events(_EVENTS),
@@ -178,7 +178,7 @@ def withdraw(
     client = context.client(signing=True)
     account = context.wallet.address
     receiver = context.address(to) if to else account
-    symbol = client.token_symbol()
+    symbol = client.token_symbol
     credit = client.stake_account(account).credit
     paid = client.withdraw(to=receiver) if credit else 0
     document = {"account": account, "to": receiver, "amount": amount(paid), "symbol": symbol}

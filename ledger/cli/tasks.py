@@ -72,7 +72,7 @@ def list_(
     """
     client = context.client()
     tasks = [task for task in client.tasks() if not running or task_state(task) == "running"]
-    symbol = client.token_symbol()
+    symbol = client.token_symbol
     columns = ["task", "state", "round", "steps", f"slot reward ({symbol})", "bond", "admission", "requester"]
     rows = [
         (
@@ -105,7 +105,7 @@ def show(context: CommandContext, number: TaskNumber) -> None:
     slot = None if task.complete else client.slot(number, task.current_round)
     document = task_document(task) | {
         "escrow": amount(client.escrow(number)),
-        "symbol": client.token_symbol(),
+        "symbol": client.token_symbol,
         "slot": None if slot is None else _slot_document(client, slot),
     }
     context.emit(document, lambda console: _print_task(console, document))
@@ -150,7 +150,7 @@ def close(context: CommandContext, number: TaskNumber) -> None:
     Example: `trainledger task close 1 --account alice`
     """
     client = context.client(signing=True)
-    symbol = client.token_symbol()
+    symbol = client.token_symbol
     before = client.task(number)
     credit = client.stake_account(context.wallet.address).credit
     if not before.closed:
