@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+import trainer.exported_measure
 import trainer.models
 from ledger.atomic import write_atomically
 from ledger.canonical import root_hex
@@ -135,9 +136,9 @@ A checkpoint of the trainledger state {root}, after {step} optimizer steps.
   tokenizer.json      a file of the `tokenizers` package, or the word byte: a token is a byte of UTF-8
   heldout.bin         held-out tokens, uint16 little-endian
 
-Measure the held-out loss again, with torch and safetensors installed and in this folder:
+Measure the held-out loss again, with torch and safetensors installed:
 
-  python -m model.measure
+  python measure.py
 """
 
 
@@ -148,7 +149,7 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
         directory: made where it is missing; files of an earlier export in it are replaced.
 
     Returns:
-        `directory`. `python -m model.measure` in it prints the held-out loss, equal in every bit to the state's.
+        `directory`. `python measure.py` in it prints the held-out loss, equal in every bit to the state's.
 
     Raises:
         UsageError: the folder holds something else. ResourceError: the disk is full.
@@ -165,6 +166,8 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
     temporary.replace(directory / "model.safetensors")
     for source in sorted(Path(trainer.models.__file__).parent.glob("*.py")):
         shutil.copyfile(source, directory / "model" / source.name)
+    script = Path(trainer.exported_measure.__file__).read_text().replace("from trainer.models", "from model")
+    write_atomically(directory / "measure.py", script.encode())
     needed = program.evaluation_windows * program.context + 1
     write_atomically(directory / "heldout.bin", np.ascontiguousarray(dataset.heldout[:needed]).tobytes())
     write_atomically(directory / "tokenizer.json", dataset.tokenizer_file)

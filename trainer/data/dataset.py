@@ -12,10 +12,10 @@ import numpy as np
 from ledger.canonical import canonical_json, parse_json_strict, root_hex
 from ledger.errors import BlobCorrupt, SpecificationError
 from trainer.commit.hashing import CHUNK, Buffer, Kind, chunk_leaves, leaf, merkle_root, seal
-from trainer.data.batches import Tokens
 from trainer.data.config import DataConfig
 from trainer.data.corpus import read_corpus
 from trainer.data.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, tokenizer_from_bytes
+from trainer.engine.batches import Tokens
 from trainer.program.description import TrainingProgram
 from trainer.program.fields import Fields
 from trainer.store import BlobStore

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ledger.errors import BlobCorrupt, SpecificationError
-from trainer.data.batches import Tokens
+from trainer.engine.batches import Tokens
 
 BYTE_FILE = b"byte"
 MAXIMUM_VOCABULARY = 65_536

@@ -1,6 +1,4 @@
-"""Models. This package needs torch alone (`measure`, run by itself, safetensors too) and imports nothing but itself:
-an exported checkpoint carries a copy.
-"""
+"""Models. This package needs torch alone and imports nothing but itself: an exported checkpoint carries a copy."""
 
 from __future__ import annotations
 

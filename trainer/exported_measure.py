@@ -1,7 +1,4 @@
-"""Measure an exported checkpoint's held-out loss: `python -m model.measure` in its folder.
-
-Needs torch and safetensors; in the export this package is called `model`.
-"""
+"""Measure an exported checkpoint's held-out loss: `python measure.py` in its folder. Needs torch and safetensors."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from . import LanguageModel, RecurrentConfig, TransformerConfig, build_model
-from .heldout import heldout_loss
+# An export has a copy of trainer.models, called `model`, and this file with the name put in.
+from trainer.models import LanguageModel, RecurrentConfig, TransformerConfig, build_model
+from trainer.models.heldout import heldout_loss
 
 
 def load_model(folder: Path) -> LanguageModel:
@@ -40,4 +38,4 @@ def measure(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    print(repr(measure(Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd())))
+    print(repr(measure(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)))
