@@ -28,6 +28,7 @@ class WorkerOptions:
         ticket_seconds: most time to spend on one proof-of-work ticket.
         turn_seconds: how long the worker of a task's last round lets others go first.
         poll_seconds, snapshot_seconds: how often the chain is asked, and the training state kept.
+        attention_seconds: how often training shows its progress and asks whether to stop, at least once a step.
         allowed_stores: URL prefixes of stores, named by requesters, that may be used besides one's own.
         memory_bytes, disk_bytes: what a task may need; None means no limit of ours.
         only_task: leave all other tasks alone.
@@ -43,6 +44,7 @@ class WorkerOptions:
     turn_seconds: float = 3.0
     poll_seconds: float = 1.0
     snapshot_seconds: float = 10.0
+    attention_seconds: float = 0.2
     allowed_stores: tuple[str, ...] = ()
     memory_bytes: int | None = None
     disk_bytes: int | None = None

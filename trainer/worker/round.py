@@ -24,8 +24,6 @@ from trainer.worker.progress import Reporter, RoundProgress, duration
 from trainer.worker.snapshots import JobKey, Snapshot, SnapshotStore
 from trainer.worker.stop import Stop
 
-# Training asks about this often, in seconds, whether it should stop.
-_ATTENTION = 0.2
 RESUME = "Run the same command again: it goes on where this one stopped."
 
 
@@ -146,7 +144,7 @@ class RoundRunner:
 
     def _report_every(self, prepared: Prepared) -> int:
         speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._options.device)
-        return 1 if speed is None else max(1, min(1000, int(_ATTENTION / speed)))
+        return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
 
     def _progress(self, report: StepReport, lease: Lease, *, before: int, asked: int) -> RoundProgress:
         seconds = max(report.seconds, 1e-9)
