@@ -174,7 +174,8 @@ class LocalChain:
             ChainUnreachable: the node does not answer.
             ResourceError: the disk is full; the dump before stays.
         """
-        with self._save_lock:
+        # Between threads, and between the owner and guests: two rotations at once would lose the older dump.
+        with self._save_lock, exclusive_lock(self.directory / "save.lock"):
             for _ in range(10):
                 before = self._block_number()
                 dump = bytes.fromhex(str(self._rpc("anvil_dumpState"))[2:])
