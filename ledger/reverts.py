@@ -9,6 +9,7 @@ from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import collapse_if_tuple, function_signature_to_4byte_selector
+from web3 import Web3
 from web3.exceptions import ContractLogicError
 
 from ledger.compile import Artifact
@@ -78,7 +79,7 @@ class ErrorDecoder:
             except (DecodingError, UnicodeDecodeError, OverflowError):
                 known = None
             else:
-                arguments = {key: _plain(value) for key, value in zip(names, values, strict=True)}
+                arguments = {key: _plain(value, kind) for key, value, kind in zip(names, values, types, strict=True)}
                 return ContractReverted(contract, method, name, arguments, remedy=_REMEDIES.get(name, ""))
         return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
 
@@ -110,9 +111,11 @@ def _to_bytes(data: bytes | str | None) -> bytes:
     return bytes(data)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, kind: str) -> Any:
     if isinstance(value, bytes):
         return "0x" + value.hex()
+    if kind == "address":
+        return str(Web3.to_checksum_address(value))
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, "") for item in value]
     return value

@@ -22,7 +22,7 @@ from web3.types import LogReceipt, TxParams, TxReceipt
 
 from ledger.errors import ChainError, ChainUnreachable, ContractReverted, InsufficientFunds, TransactionFailed
 from ledger.reverts import ErrorDecoder, revert_data
-from ledger.rpc import endpoint
+from ledger.rpc import endpoint, rpc
 
 __all__ = ["ErrorDecoder", "Receipt", "Signer", "TransactionSender"]
 
@@ -201,8 +201,10 @@ class TransactionSender:
         """EIP-1559 (maximum fee, tip) in wei a gas: the base fee may double before the transaction is left out."""
         base = self.web3.eth.get_block("latest").get("baseFeePerGas", 0)
         try:
-            tip = int(self.web3.eth.max_priority_fee)
-        except Web3RPCError:
+            tip = int(rpc(self.web3, "eth_maxPriorityFeePerGas"), 16)
+        except ChainUnreachable:
+            raise
+        except ChainError:
             tip = _DEFAULT_TIP
         return 2 * base + tip, tip
 
@@ -268,7 +270,7 @@ class TransactionSender:
             self.web3.eth.send_raw_transaction(newest.raw_transaction)
             delivery.accepted = True
         except Web3RPCError as problem:
-            text = str(problem.message).lower()
+            text = _node_message(problem).lower()
             if any(sign in text for sign in _KNOWN):
                 delivery.accepted = True
             elif any(sign in text for sign in (*_NONCE_LOW, *_UNDERPRICED)):
@@ -342,7 +344,7 @@ class TransactionSender:
     def _refused(
         self, problem: Web3Exception, request: Mapping[str, Any], delivery: _Delivery | None = None
     ) -> ChainError:
-        text = str(getattr(problem, "message", None) or problem)
+        text = _node_message(problem)
         if "insufficient funds" in text.lower():
             balance = self.web3.eth.get_balance(Web3.to_checksum_address(self.wallet.address), "latest")
             gas_cost = delivery.gas * delivery.max_fee if delivery is not None else 0
@@ -357,3 +359,12 @@ class TransactionSender:
             needed,
             remedy="Send it some ether for gas; on the local chain `trainledger account fund` does.",
         )
+
+
+def _node_message(problem: Web3Exception) -> str:
+    """The node's own words in an exception of web3."""
+    response: Any = getattr(problem, "rpc_response", None) or {}
+    error = response.get("error")
+    if isinstance(error, dict) and error.get("message"):
+        return str(error["message"]).rstrip(".")
+    return str(error or getattr(problem, "message", None) or problem).rstrip(".")
