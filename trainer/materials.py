@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, SpecificationError
+from ledger.errors import BlobCorrupt, BlobMissing, SpecificationError
 from ledger.spec import TaskSpecification
 from ledger.types import Task
 from trainer.data.dataset import Dataset, check_program, fetch_dataset
@@ -19,6 +20,14 @@ from trainer.store import BlobStore
 
 # A title of 200 and a description of 10,000 characters, at most 12 bytes each once escaped, with the rest.
 SPECIFICATION_BYTES = 2**17
+
+
+class TaskSource(Protocol):
+    """The part of a ledger client that tells of tasks."""
+
+    def task(self, number: int, /) -> Task: ...
+
+    def store_url(self, task: int, /) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,3 +126,23 @@ def fetch_materials(description: Description, store: BlobStore, cache: Path) -> 
         dataset=dataset,
         store=store,
     )
+
+
+def open_materials(chain: TaskSource, number: int, store_url: str, cache: Path) -> Materials:
+    """A task's materials from one's own store, for commands that read.
+
+    Raises:
+        ContractReverted: there is no such task.
+        BlobMissing: with the store that the task names, where that is another one.
+    """
+    task = chain.task(number)
+    store = BlobStore(store_url, cache=cache)
+    try:
+        return fetch_materials(fetch_description(task, store), store, cache)
+    except BlobMissing as error:
+        named = chain.store_url(number)
+        if named and named.rstrip("/") != store.url.rstrip("/"):
+            raise BlobMissing(
+                error.path, error.store, remedy=f"The task names the store {named}: give that one with --store."
+            ) from error
+        raise
