@@ -9,7 +9,7 @@ from ledger.cli import make_app
 __all__ = ["app", "main"]
 
 # Each module has `register(app: CommandApp) -> None` and imports torch only inside its commands.
-_MODULES = ("demo",)
+_MODULES = ("task_create", "worker", "verify", "checkpoint", "generate", "demo")
 
 app = make_app()
 for _name in _MODULES:
