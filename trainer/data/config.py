@@ -33,7 +33,7 @@ class DataConfig:
             tokenizer=fields.take_choice("tokenizer", [ByteTokenizer.name, BPETokenizer.name]),
             vocabulary=fields.take_int("vocabulary", 256, MAXIMUM_VOCABULARY),
             heldout_fraction=fields.take_float("heldout_fraction", 0.0, 0.5, above=True),
-            limit_bytes=fields.take_int("limit_bytes", 1, 2**40) if "limit_bytes" in given else None,
+            limit_bytes=fields.take_int("limit_bytes", 1, 2**40) if fields.has("limit_bytes") else None,
         )
         fields.done()
         if config.tokenizer == ByteTokenizer.name and config.vocabulary != ByteTokenizer.vocabulary:
