@@ -186,9 +186,10 @@ class LedgerClient(LedgerReader):
         seconds: float,
         slot: int = 0,
     ) -> Ticket | None:
-        """A proof-of-work ticket for a claim, bound to the newest block; None if none was found in that time."""
-        self._wait_for_node()
-        block = self.web3.eth.get_block("latest")
+        """A proof-of-work ticket for a claim, bound to a recent block; None if none was found in that time."""
+        # Nodes simulate a call as if inside the newest block, and the EVM does not know a block's hash from inside it:
+        # a ticket bound to the newest block itself would be refused until the next one.
+        block = self.web3.eth.get_block(max(self.block_number() - 1, 0))
         return find_ticket(
             chain_id=self.deployment.chain_id,
             ledger=self.deployment.ledger,
