@@ -79,7 +79,7 @@ _numbers = itertools.count()
 def funded_wallet(
     chain: LocalChain, deployer: Wallet, client_for: Callable[[Wallet], LedgerClient]
 ) -> Callable[..., Wallet]:
-    """Makes fresh wallets with ether for gas and tokens: `funded_wallet()`, `funded_wallet(ether=0, tokens=5)` (wei)."""
+    """Makes fresh wallets with gas and tokens in wei: `funded_wallet()`, `funded_wallet(ether=0, tokens=5)`."""
 
     def make(*, ether: int = 100 * ETHER, tokens: int = 1000 * ETHER) -> Wallet:
         wallet = make_wallet(f"account {next(_numbers)}")
