@@ -32,8 +32,8 @@ def stake(
     Example: `trainledger account stake 50 --account alice`
     """
     wei = _positive(tokens)
-    client = context.client(signing=True)
     beneficiary = context.address(owner) if owner else context.wallet.address
+    client = context.client(signing=True)
     client.stake(wei, owner=beneficiary)
     after = client.stake_account(beneficiary)
     _report(

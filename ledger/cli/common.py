@@ -15,6 +15,7 @@ it, so that users can write them before or after the command's name::
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ledger.keys import KeyStore, Wallet
     from ledger.types import Event
 
-__all__ = ["CommandApp", "CommandContext", "root_app"]
+__all__ = ["CommandApp", "CommandContext", "local_chain_url", "root_app"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PANEL = "Common options"
@@ -61,7 +62,12 @@ class CommandContext(Output):
         """
         from ledger.rpc import connect  # web3 takes half a second to import
 
-        return connect(self.settings.chain_url, timeout=self.settings.rpc_timeout)
+        return connect(self.chain_url, timeout=self.settings.rpc_timeout)
+
+    @property
+    def chain_url(self) -> str:
+        """The endpoint to use: the one that is named, else the local chain's, on whichever port it runs."""
+        return self.settings.rpc_url or local_chain_url(self.settings.home) or self.settings.chain_url
 
     @cached_property
     def deployment(self) -> Deployment:
@@ -113,6 +119,15 @@ class CommandContext(Output):
         from ledger.cli.passwords import find_address
 
         return find_address(self.settings, self.keystore, name_or_address)
+
+
+def local_chain_url(home: Path) -> str | None:
+    """Where the local chain of `home` runs, as its keeper wrote it down; None where nothing is written."""
+    try:
+        port = json.loads((home / "chain" / "node.json").read_text())["port"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"http://127.0.0.1:{port}" if type(port) is int else None
 
 
 def _common_options() -> dict[str, tuple[Any, object]]:

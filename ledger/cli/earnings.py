@@ -175,9 +175,9 @@ def withdraw(
 
     Examples: `trainledger withdraw --account alice`, `trainledger withdraw --account alice --to 0x…`
     """
-    client = context.client(signing=True)
     account = context.wallet.address
     receiver = context.address(to) if to else account
+    client = context.client(signing=True)
     symbol = client.token_symbol
     credit = client.stake_account(account).credit
     paid = client.withdraw(to=receiver) if credit else 0

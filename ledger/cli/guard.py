@@ -70,6 +70,8 @@ def guarded(run: Callable[[], Any], *, as_json: bool, verbose: bool) -> int:
             traceback.print_exception(error, file=sys.stderr)
         _print_error(known, as_json=as_json)
         return known.exit_code
+    if result == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+        _print_error(_INTERRUPTED, as_json=as_json)
     return result if type(result) is int else 0
 
 
@@ -79,12 +81,17 @@ class _Interrupted(TrainledgerError):
     exit_code = EXIT_INTERRUPTED
 
 
+_INTERRUPTED = _Interrupted(
+    "Interrupted.", remedy="Run the same command again: it goes on from where this one stopped."
+)
+
+
 def _translate(error: BaseException) -> TrainledgerError | None:
     """The error as one of the tree, or None for a bug."""
     if isinstance(error, TrainledgerError):
         return error
     if isinstance(error, KeyboardInterrupt | Abort):
-        return _Interrupted("Interrupted.", remedy="The same command goes on where this one stopped.")
+        return _INTERRUPTED
     if isinstance(error, TyperException):
         return _usage_error(error)
     if isinstance(error, MemoryError):
@@ -120,7 +127,8 @@ def _print_error(error: TrainledgerError, *, as_json: bool) -> None:
         return
     print(f"Error: {error.problem}", file=sys.stderr)
     if error.remedy:
-        print(f"Try: {error.remedy}", file=sys.stderr)
+        remedy = error.remedy.removeprefix("Try ")  # "Try: again later", not "Try: Try again later"
+        print(f"Try: {remedy}", file=sys.stderr)
 
 
 def _print_bug(error: BaseException, *, as_json: bool, verbose: bool) -> None:
