@@ -118,7 +118,8 @@ class TransactionSender:
         self.web3 = web3
         self.wallet = wallet
         self.errors = errors
-        self.last_block = 0
+        self.last_block = 0  # newest block with a transaction of ours: reads wait for it
+        self.last_receipt: Receipt | None = None
         self._confirmations = confirmations
         self._timeout = timeout
         self._bump_seconds = bump_seconds
@@ -311,7 +312,7 @@ class TransactionSender:
         if receipt["status"] != 1:
             raise self._explain(receipt, delivery, contract=contract, method=method)
         address = receipt.get("contractAddress")
-        return Receipt(
+        self.last_receipt = Receipt(
             transaction=name,
             block_number=receipt["blockNumber"],
             block_hash=bytes(receipt["blockHash"]),
@@ -320,6 +321,7 @@ class TransactionSender:
             contract_address=str(address) if address else None,
             logs=tuple(receipt["logs"]),
         )
+        return self.last_receipt
 
     def _explain(self, receipt: TxReceipt, delivery: _Delivery, *, contract: str, method: str) -> TransactionFailed:
         name = receipt["transactionHash"].to_0x_hex()
