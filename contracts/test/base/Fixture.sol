@@ -47,7 +47,7 @@ abstract contract Fixture {
     function setUp() public virtual {
         vm.warp(1_800_000_000);
         vm.roll(1000);
-        deploy(new TrainingToken(address(this), SUPPLY));
+        deploy(TrainingToken(vm.deployCode("TrainingToken.sol:TrainingToken", abi.encode(address(this), SUPPLY))));
         fund(REQUESTER);
         fund(WORKER);
         fund(OTHER);
@@ -55,15 +55,20 @@ abstract contract Fixture {
         stakeAs(OTHER, 100 ether);
     }
 
-    /// @dev As a real deployment does it: the three contracts know each other by addresses computed before.
+    /// @dev As a real deployment does it: the three contracts know each other by addresses computed before. The code is
+    /// that of the compiled artifacts; `new` would compile the whole ledger again into every test contract.
     function deploy(TrainingToken token_) internal {
         token = token_;
         uint256 nonce = vm.getNonce(address(this));
+        address vaultAddress = vm.computeCreateAddress(address(this), nonce);
         address ledgerAddress = vm.computeCreateAddress(address(this), nonce + 1);
         address gameAddress = vm.computeCreateAddress(address(this), nonce + 2);
-        vault = new StakeVault(address(token), ledgerAddress, UNBONDING_DELAY);
-        ledger = new TrainingLedger(address(vault), gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
-        game = new DecidedDisputeGame(ledger);
+        bytes memory vaultArguments = abi.encode(token, ledgerAddress, UNBONDING_DELAY);
+        bytes memory ledgerArguments =
+            abi.encode(vaultAddress, gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
+        vault = StakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
+        ledger = TrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
+        game = DecidedDisputeGame(vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger)));
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
     }
 
@@ -172,6 +177,13 @@ abstract contract Fixture {
         claimAs(task, worker);
         submitAs(task, worker, steps, lossBits);
         finaliseNow(task);
+    }
+
+    /// @dev `value` itself where it fits, else folded into the range.
+    function between(uint256 value, uint256 least, uint256 most) internal pure returns (uint256) {
+        if (value >= least && value <= most) return value;
+        uint256 span = most - least + 1; // not the whole range, or the value would have fitted
+        return least + value % span;
     }
 
     function lockedOf(address owner) internal view returns (uint256) {

@@ -17,6 +17,7 @@ interface Vm {
     function addr(uint256 key) external pure returns (address);
     function getNonce(address account) external view returns (uint64);
     function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
+    function deployCode(string calldata artifact, bytes calldata arguments) external returns (address);
     function load(address account, bytes32 slot) external view returns (bytes32);
     function assertEq(uint256 left, uint256 right, string calldata message) external pure;
     function assertEq(int256 left, int256 right, string calldata message) external pure;
@@ -30,15 +31,13 @@ interface Vm {
     function assertGe(uint256 left, uint256 right, string calldata message) external pure;
     function assertGt(uint256 left, uint256 right, string calldata message) external pure;
     function assertLt(uint256 left, uint256 right, string calldata message) external pure;
-    function bound(uint256 value, uint256 least, uint256 most) external view returns (uint256);
     function readFile(string calldata path) external view returns (string memory);
     function exists(string calldata path) external view returns (bool);
-    function parseJsonUintArray(string calldata json, string calldata key) external pure returns (uint256[] memory);
-    function parseJsonIntArray(string calldata json, string calldata key) external pure returns (int256[] memory);
-    function parseJsonBoolArray(string calldata json, string calldata key) external pure returns (bool[] memory);
-    function parseJsonStringArray(string calldata json, string calldata key) external pure returns (string[] memory);
-    function parseJsonBytes32Array(string calldata json, string calldata key) external pure returns (bytes32[] memory);
-    function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
+    function parseJsonTypeArray(string calldata json, string calldata key, string calldata typeDescription)
+        external
+        pure
+        returns (bytes memory);
+    function parseBytes32(string calldata text) external pure returns (bytes32);
     function toString(uint256 value) external pure returns (string memory);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
