@@ -96,6 +96,10 @@ class Process:
             time.sleep(0.02)
         raise AssertionError(f"no {event} {fields} in {seconds} s: {self.out.read_text()[-3000:]}")
 
+    def said(self, event: str) -> dict[str, Any]:
+        """The last line with that event."""
+        return next(line for line in reversed(self.lines()) if line["event"] == event)
+
     def kill(self) -> None:
         self.popen.kill()
         self.popen.wait()
@@ -201,7 +205,7 @@ class Stage:
 
 def kill_anvil(chain: LocalChain) -> None:
     """kill -9 for the node itself; what was mined after the last save is lost."""
-    record = json.loads((chain.home / "chain" / "node.json").read_text())
+    record = json.loads((chain.directory / "node.json").read_text())
     os.kill(int(record["pid"]), signal.SIGKILL)
 
 

@@ -10,6 +10,7 @@ import typer
 from ledger.canonical import parse_root, root_hex
 from ledger.cli import checkpoint_app
 from ledger.cli.common import CommandApp, CommandContext
+from ledger.cli.output import loss_value
 from ledger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def export(
     Example: trainledger checkpoint export 1 --to model
     """
     from trainer.checkpoints import export_checkpoint, load_state
-    from trainer.engine.state import heldout_loss_of
+    from trainer.engine.state import heldout_loss_bits, heldout_loss_of
     from trainer.materials import open_materials
 
     client = context.client()
@@ -51,7 +52,7 @@ def export(
     document = {
         "task": task,
         "state_root": root_hex(chosen),
-        "heldout_loss": heldout_loss_of(state),
+        "heldout_loss": loss_value(heldout_loss_bits(state)),
         "folder": str(folder),
         "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()),
     }

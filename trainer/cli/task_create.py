@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -80,7 +81,7 @@ def create(
         "dataset_root": root_hex(parameters.dataset_root),
         "initial_state_root": root_hex(parameters.initial_state_root),
         "parameters": posting.program_parameters,
-        "base_loss": posting.base_loss,
+        "base_loss": posting.base_loss if math.isfinite(posting.base_loss) else None,
         "escrow": amount(parameters.total_reward),
         "store": store.url,
     }

@@ -6,6 +6,7 @@ replayed from the last one that is there. A damaged stored file is therefore tol
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, BlobMissing, DataError, LeaseLost, SpecificationError
+from ledger.errors import BlobCorrupt, BlobMissing, DataError, SpecificationError
 from ledger.performance import bits_float
 from ledger.types import Checkpoint, SlotStatus, Task
 from trainer.checkpoints import load_state
@@ -56,6 +57,7 @@ class RoundVerdict:
 
     def as_json(self) -> dict[str, object]:
         entry = self.claim.entry
+        loss = bits_float(entry.heldout_loss)
         return {
             "round": entry.round,
             "worker": entry.worker,
@@ -65,7 +67,7 @@ class RoundVerdict:
             "submitted_root": root_hex(entry.state_root),
             "replayed_root": None if self.replayed is None else root_hex(self.replayed),
             "steps": entry.steps,
-            "heldout_loss": bits_float(entry.heldout_loss),
+            "heldout_loss": loss if math.isfinite(loss) else None,
             "seconds": round(self.seconds, 3),
             "stored": self.stored,
             "stored_problem": self.stored_problem,
@@ -194,7 +196,7 @@ class TaskVerifier:
         """The replay, or why there is none."""
         try:
             base = self._state_before(entry.round)
-        except (DataError, LeaseLost) as error:
+        except DataError as error:
             return None, f"its base cannot be had: {error.problem}"
         return self._run(base, entry), ""
 
@@ -211,25 +213,32 @@ class TaskVerifier:
         return result
 
     def _state_before(self, number: int) -> State:
-        """The state that a round starts from: just replayed, stored, or replayed from an earlier one."""
+        """The state that a round starts from: just replayed, stored, or replayed from the nearest one that is."""
         wanted = self._claims[number].entry.parent
         if self._at is not None and self._at[0] == wanted:
             return self._at[1]
         self._at = None
-        try:
-            return load_state(self._materials.store, wanted, self._materials.layout, None)
-        except (BlobMissing, BlobCorrupt):
-            if number == 0:
-                raise
-        before = self._claims[number - 1].entry
-        replay = self._run(self._state_before(number - 1), before)
-        if replay.actual != wanted:
-            raise BlobMissing(
-                f"states/{root_hex(wanted)}.safetensors",
-                self._materials.store.url,
-                remedy=f"Replaying round {before.round} does not give it either: that round differs.",
-            )
-        return replay.state
+        first, state = self._nearest(number)
+        for entry in (claim.entry for claim in self._claims[first:number]):
+            replay = self._run(state, entry)
+            if replay.actual != entry.state_root:
+                raise DataError(
+                    f"state {root_hex(wanted)} is not in the store {self._materials.store.url}, and cannot be "
+                    f"replayed either, since round {entry.round} differs"
+                )
+            state = replay.state
+        return state
+
+    def _nearest(self, number: int) -> tuple[int, State]:
+        """The last round up to `number` whose base is in the store, and that state."""
+        for first in range(number, -1, -1):
+            root = self._claims[first].entry.parent
+            try:
+                return first, load_state(self._materials.store, root, self._materials.layout)
+            except (BlobMissing, BlobCorrupt):
+                if first == 0:
+                    raise
+        raise AssertionError("round 0 returns or raises")
 
     def _stored(self, root: bytes) -> tuple[Stored, str]:
         """Whether the store has the submitted state, whole. Never through a cache, which would hide damage."""
