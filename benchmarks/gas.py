@@ -174,8 +174,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [
         "",
         "The first finalise opens the storage slot of the worker's credit (17,100 gas), as does the first after a "
-        "withdrawal; the last of a task also returns the rest of the escrow to the requester. Only rounds without either "
-        "are below the limit.",
+        "withdrawal; the last of a task also returns the rest of the escrow to the requester. Only rounds without "
+        "either are below the limit.",
         "",
         f"Again: `{result['command']}`",
     ]

@@ -24,28 +24,27 @@ receipts and logs are kept, and dumped, whole.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import logging
 import os
-import platform
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from web3 import Web3
 
+from ledger._node import find_anvil, is_anvil, last_timestamp, unpack_dump
 from ledger.atomic import exclusive_lock, release_lock, sync_directory, try_lock, write_atomically
-from ledger.errors import ChainError, ChainUnreachable, ToolMissing
+from ledger.errors import ChainError, ChainUnreachable
 from ledger.rpc import ChainProvider, rpc
+
+__all__ = ["CHAIN_ID", "LocalChain", "find_anvil"]
 
 CHAIN_ID = 31337
 _HOST = "127.0.0.1"
@@ -56,29 +55,6 @@ _STOP_SECONDS = 10.0
 _SAVE_POLL_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
-
-
-def find_anvil() -> Path:
-    """The Anvil binary: the one on PATH, else the one of the npm package in the project or the current folder.
-
-    The npm package's start script is passed over for the binary it would start: a signal must reach Anvil itself.
-
-    Raises:
-        ToolMissing: there is none.
-    """
-    found = shutil.which("anvil")
-    if found and Path(found).resolve().suffix not in (".mjs", ".js"):
-        return Path(found)
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
-    package = f"node_modules/@foundry-rs/anvil-{platform.system().lower()}-{machine}/bin/anvil"
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
-        if os.access(root / package, os.X_OK):
-            return root / package
-    raise ToolMissing(
-        "Anvil, the local chain, is not installed.",
-        remedy="Run `npm ci` in the project's folder, or install Foundry so that `anvil` is on PATH; "
-        "or use a running chain with --rpc-url.",
-    )
 
 
 class LocalChain:
@@ -152,7 +128,11 @@ class LocalChain:
         self.stop()
 
     def stop(self) -> None:
-        """Saves and ends the node where this object owns it; leaves it to its owner otherwise."""
+        """Saves and ends the node where this object owns it; leaves it to its owner otherwise.
+
+        Raises:
+            ResourceError: the disk is full. The node goes on, so that nothing is lost: the next `start` adopts it.
+        """
         if not self.owned:
             return
         self._stopping.set()
@@ -162,9 +142,9 @@ class LocalChain:
         try:
             with contextlib.suppress(ChainUnreachable):  # a node that died has nothing left to save
                 self.save()
-        finally:
             self._terminate()
             self._record.unlink(missing_ok=True)
+        finally:
             self._give_up_ownership()
 
     def save(self) -> None:
@@ -201,8 +181,9 @@ class LocalChain:
         """
         if seconds < 0:
             raise ChainError(f"The chain's clock cannot go back by {-seconds} seconds.")
-        self._rpc("evm_increaseTime", seconds)
-        self._rpc("evm_mine")
+        once = self._web3(attempts=1)  # said twice, it would count twice
+        rpc(once, "evm_increaseTime", seconds)
+        rpc(once, "evm_mine")
         return int(self._rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def set_balance(self, address: str, wei: int) -> None:
@@ -277,7 +258,7 @@ class LocalChain:
         self._clear_port()
         dumps = [path for name in ("state.gz", "state.previous.gz") if (path := self.directory / name).exists()]
         for dump in dumps:
-            state = _unpack(dump)
+            state = unpack_dump(dump)
             if state is not None and self._launch_on(binary, state):
                 return
             _log.warning("the dump %s cannot be loaded; trying the one before", dump)
@@ -318,7 +299,7 @@ class LocalChain:
                 "--load-state",
                 str(loading),
                 "--timestamp",
-                str(max(_last_timestamp(state) + 1, int(time.time()))),
+                str(max(last_timestamp(state) + 1, int(time.time()))),
             ]
         with (self.directory / "anvil.log").open("wb") as log:
             # A session of its own: Ctrl-C in the terminal goes to the owner, which saves first.
@@ -390,13 +371,13 @@ class LocalChain:
         if pid is None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            if process is None and not _is_anvil(pid):
+            if process is None and not is_anvil(pid):
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
             end = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < end:
-                if (process.poll() is not None) if process is not None else not _is_anvil(pid):
+                if (process.poll() is not None) if process is not None else not is_anvil(pid):
                     return
                 time.sleep(0.02)
 
@@ -404,26 +385,3 @@ class LocalChain:
         if self._owner_lock is not None:
             release_lock(self._owner_lock)
             self._owner_lock = None
-
-
-def _unpack(dump: Path) -> bytes | None:
-    """The JSON text in a dump, or None where it is damaged (gzip carries a checksum)."""
-    try:
-        text = gzip.decompress(dump.read_bytes())
-        state = json.loads(text)
-    except (OSError, EOFError, ValueError, zlib.error):
-        return None
-    return text if isinstance(state, dict) and state.get("blocks") and "accounts" in state else None
-
-
-def _last_timestamp(state: bytes) -> int:
-    """The newest block's time in a dump, Unix seconds."""
-    return int(json.loads(state)["block"]["timestamp"], 16)
-
-
-def _is_anvil(pid: int) -> bool:
-    """Whether the process `pid` lives and is an Anvil: a pid file may name a number that was given out anew."""
-    listing = subprocess.run(
-        ["ps", "-o", "stat=,comm=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
-    return len(listing) >= 2 and not listing[0].startswith("Z") and "anvil" in listing[1]

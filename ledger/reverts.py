@@ -90,11 +90,10 @@ def revert_data(problem: ContractLogicError) -> bytes:
     data: Any = problem.data
     if isinstance(data, dict):
         data = data.get("data") or data.get("result")
-    if not isinstance(data, str | bytes):
-        return b""
-    raw = _to_bytes(data.removeprefix("Reverted ") if isinstance(data, str) else data)
-    if raw:
-        return raw
+    if isinstance(data, str | bytes):
+        raw = _to_bytes(data.removeprefix("Reverted ") if isinstance(data, str) else data)
+        if raw:
+            return raw
     prefix = "execution reverted: "
     if problem.message and problem.message.startswith(prefix):  # an old node gives the reason string alone
         return _ERROR + abi_encode(["string"], [problem.message.removeprefix(prefix)])

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from web3 import HTTPProvider, Web3
 from web3.exceptions import BadResponseFormat, Web3Exception
+from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import RPCEndpoint, RPCResponse
 
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, WrongChain
@@ -76,8 +77,8 @@ def _reason(problem: requests.exceptions.ConnectionError) -> str:
 class ChainProvider(HTTPProvider):
     """HTTPProvider that repeats a call whose connection broke, and then raises ChainUnreachable.
 
-    Every JSON-RPC method that trainledger uses may be repeated: reads change nothing, and a signed transaction sent
-    twice is the same transaction (its nonce and hash are in the bytes).
+    What trainledger says to a public node may be repeated: reads change nothing, and a signed transaction sent twice
+    is the same transaction (its nonce and hash are in the bytes). For what may not be, there is `attempts=1`.
     """
 
     def __init__(self, url: str, *, timeout: float, attempts: int = _ATTEMPTS) -> None:
@@ -126,6 +127,8 @@ def connect(url: str, *, expected_chain: int | None = None, timeout: float = 10)
             remedy="Write it as http://HOST:PORT or https://HOST/PATH.",
         )
     web3 = Web3(ChainProvider(url, timeout=timeout))
+    # Chains with proof of authority (and some rollups) put more into a block's extra data than web3 otherwise takes.
+    web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
     actual = chain_id(web3)
     if expected_chain is not None and actual != expected_chain:
         raise WrongChain(expected_chain, actual, mask_url(url))

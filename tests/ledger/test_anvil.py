@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from ledger import anvil
+from ledger import _node, anvil
+from ledger._node import is_anvil, unpack_dump
 from ledger.anvil import LocalChain, find_anvil
-from ledger.errors import ChainError, ToolMissing
+from ledger.errors import ChainError, ResourceError, ToolMissing
 from ledger.rpc import connect, rpc
 
 pytestmark = pytest.mark.chain
@@ -107,7 +108,7 @@ def wait_until(condition: Any, seconds: float = 10.0) -> None:
 def kill(pid: int | None) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not anvil._is_anvil(pid))
+    wait_until(lambda: not is_anvil(pid))
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # whatever a failed test left running
         pid = json.loads((tmp_path / "chain/node.json").read_text())["pid"]
-        if anvil._is_anvil(pid):
+        if is_anvil(pid):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -180,7 +181,7 @@ def test_killed_owner_leaves_a_node_that_is_adopted(home: Path) -> None:
             assert heir.owned
             assert (heir.port, heir.pid) == (port, pid)
             assert_kept(heir, facts)
-        assert not anvil._is_anvil(pid)
+        assert not is_anvil(pid)
     with LocalChain(home, 0) as again:
         assert again.pid != pid
         assert_kept(again, facts)
@@ -263,7 +264,44 @@ def test_save_killed_in_the_middle_keeps_a_loadable_dump(home: Path) -> None:
             process.kill()
             process.wait()
             process.stdout.close()
-            assert anvil._unpack(home / "chain/state.gz") is not None
+            assert unpack_dump(home / "chain/state.gz") is not None
+
+
+def test_full_disk_at_stop_leaves_the_node_to_be_adopted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = LocalChain(home, 0).start()
+    facts, pid = make_history(chain), chain.pid
+
+    def full(path: Path, data: bytes, mode: int = 0o644) -> None:
+        raise ResourceError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(anvil, "write_atomically", full)
+        with pytest.raises(ResourceError):
+            chain.stop()
+    assert not chain.owned
+    with LocalChain(home, 0) as again:
+        assert again.pid == pid
+        assert_kept(again, facts)
+    with LocalChain(home, 0) as third:
+        assert_kept(third, facts)
+
+
+def test_full_disk_while_running_is_told_and_saved_later(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LocalChain(home, 0) as chain:
+        with monkeypatch.context() as patch:
+
+            def full(path: Path, data: bytes, mode: int = 0o644) -> None:
+                raise ResourceError("The disk is full.")
+
+            patch.setattr(anvil, "write_atomically", full)
+            facts = make_history(chain)
+            wait_until(lambda: "could not be saved: The disk is full." in caplog.text)
+        wait_until(lambda: saved_block(home) > facts.block_number)
+        kill(chain.pid)
+    with LocalChain(home, 0) as again:
+        assert_kept(again, facts)
 
 
 def test_advance_moves_time_and_a_restart_does_not_move_it_back(home: Path) -> None:
@@ -326,7 +364,7 @@ def test_stale_record_of_another_process_is_not_adopted(home: Path) -> None:
 def test_find_anvil_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(anvil, "__file__", str(tmp_path / "a/b/anvil.py"))
+    monkeypatch.setattr(_node, "__file__", str(tmp_path / "a/b/anvil.py"))
     with pytest.raises(ToolMissing, match="npm ci"):
         find_anvil()
 
