@@ -9,6 +9,12 @@ from ledger.cli.groups import account_app, checkpoint_app, task_app
 __all__ = ["account_app", "checkpoint_app", "make_app", "task_app"]
 
 
+for _module in (account_keys, account_stake):
+    _module.register(account_app)
+tasks.register(task_app)
+checkpoints.register(checkpoint_app)
+
+
 def make_app() -> CommandApp:
     """A new root app with the chain's commands; the trainer adds its own to it and to the groups."""
     app = root_app(
@@ -17,10 +23,6 @@ def make_app() -> CommandApp:
     )
     for module in (local, deployment, earnings):
         module.register(app)
-    for group_module in (account_keys, account_stake):
-        group_module.register(account_app)
-    tasks.register(task_app)
-    checkpoints.register(checkpoint_app)
     for group in (account_app, task_app, checkpoint_app):
         app.add_typer(group)
     return app

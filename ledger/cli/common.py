@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ledger.keys import KeyStore, Wallet
     from ledger.types import Event
 
-__all__ = ["CommandApp", "CommandContext", "local_chain_url", "root_app"]
+__all__ = ["CommandApp", "CommandContext", "common_option_names", "local_chain_url", "root_app"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PANEL = "Common options"
@@ -160,6 +160,11 @@ def _common_options() -> dict[str, tuple[Any, object]]:
         "json": (option(bool, "--json", text="Print one JSON document instead of text."), False),
         "verbose": (option(bool, "--verbose", "-v", text="Show details, and tracebacks of errors."), False),
     }
+
+
+def common_option_names() -> frozenset[str]:
+    """Parameter names of the options that every command has."""
+    return frozenset(_common_options())
 
 
 class CommandApp(typer.Typer):
