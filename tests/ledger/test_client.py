@@ -3,109 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
-from states import MadeUpState, make_state
+from life import BOND, ETHER, FEE, LEASE, LOSS, TENSORS, WINDOW, ClientFor, WalletFactory, claim, parameters, submit
+from states import make_state
 from web3 import Web3
 
 from ledger.anvil import LocalChain
 from ledger.client import LedgerClient
-from ledger.compile import Artifact
-from ledger.deploy import LOCAL_PARAMETERS, Deployment
+from ledger.deploy import Deployment
 from ledger.errors import (
     ChainError,
     ChainUnreachable,
     ContractReverted,
-    InsufficientFunds,
     StaleDeployment,
     WalletError,
 )
-from ledger.keys import Wallet
 from ledger.performance import float_bits
 from ledger.rpc import connect
-from ledger.types import ZERO_ADDRESS, Admission, SlotStatus, Task, TaskParameters
+from ledger.types import Admission, SlotStatus, Task
 
-pytestmark = pytest.mark.chain
-
-ETHER = 10**18
-LOSS = float_bits(2.5)
-TENSORS = 7
-BOND, FEE = 10**17, 10**16
-LEASE = WINDOW = 600  # never over by itself within a test
-ClientFor = Callable[[Wallet], LedgerClient]
-WalletFactory = Callable[..., Wallet]
-
-
-def parameters(**fields: Any) -> TaskParameters:
-    defaults: dict[str, Any] = {
-        "specification_hash": b"\1" * 32,
-        "program_root": b"\2" * 32,
-        "dataset_root": b"\3" * 32,
-        "initial_state_root": b"\4" * 32,
-        "state_tensors": TENSORS,
-        "rounds": 2,
-        "steps_per_round": 10,
-        "minimum_steps": 5,
-        "slot_reward": 10 * ETHER,
-        "bond": BOND,
-        "lease_fee": FEE,
-        "lease_seconds": LEASE,
-        "challenge_window": WINDOW,
-        "has_target": True,
-        "base_loss": float_bits(4.0),
-        "target_loss": float_bits(1.0),
-    }
-    return TaskParameters(**(defaults | fields))
-
-
-@pytest.fixture
-def requester(client_for: ClientFor, funded_wallet: WalletFactory) -> LedgerClient:
-    return client_for(funded_wallet())
-
-
-@pytest.fixture
-def worker(client_for: ClientFor, funded_wallet: WalletFactory) -> LedgerClient:
-    """A worker with one token staked."""
-    client = client_for(funded_wallet())
-    client.stake(ETHER)
-    return client
-
-
-@pytest.fixture
-def task(requester: LedgerClient) -> Task:
-    return requester.task(requester.post_task(parameters(), "file:///store"))
-
-
-@pytest.fixture(autouse=True)
-def _solvent(web3: Web3, deployment: Deployment, artifacts: dict[str, Artifact]) -> Iterator[None]:
-    """After every test the vault holds at least what it owes."""
-    yield
-    totals = LedgerClient(web3, deployment, artifacts=artifacts).totals()
-    assert totals.solvent, totals
-
-
-def claim(worker: LedgerClient, task: Task, round_number: int = 0) -> int:
-    attempt = worker.next_attempt(task.number, round_number)
-    base = worker.base_root(task.number, round_number)
-    worker.claim(task, round_number, base_root=base, attempt=attempt, worker=worker.address)
-    return attempt
-
-
-def submit(
-    worker: LedgerClient, task: Task, round_number: int, attempt: int, state: MadeUpState, **changes: Any
-) -> Any:
-    fields: dict[str, Any] = {
-        "attempt": attempt,
-        "base_root": worker.base_root(task.number, round_number),
-        "state_root": state.root,
-        "steps": 10,
-        "loss_bits": LOSS,
-        "proof": state.loss_proof,
-    }
-    return worker.submit(task.number, round_number, **(fields | changes))
+pytestmark = [pytest.mark.chain, pytest.mark.usefixtures("solvent")]
 
 
 def test_whole_life_pays_and_leaves_a_lineage(
@@ -153,42 +74,12 @@ def test_post_task_reads_back_as_posted(requester: LedgerClient, task: Task) -> 
     assert requester.base_root(task.number, 1) == bytes(32)
 
 
-def test_post_task_is_one_transaction_by_permit(requester: LedgerClient, web3: Web3) -> None:
-    address = Web3.to_checksum_address(requester.address)
-    requester.post_task(parameters(), "")
-    assert web3.eth.get_transaction_count(address) == 1
-
-
-def test_post_task_without_permits_approves_first(
-    requester: LedgerClient, web3: Web3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(requester, "_permit", lambda amount: None)
-    number = requester.post_task(parameters(), "")
-    assert requester.escrow(number) == 20 * ETHER
-    assert web3.eth.get_transaction_count(Web3.to_checksum_address(requester.address)) == 2
-
-
 def test_find_task_finds_the_requesters_own(requester: LedgerClient, worker: LedgerClient) -> None:
     unique = keccak(text="a specification of its own")
     assert requester.find_task(unique, requester.address) is None
     number = requester.post_task(parameters(specification_hash=unique), "")
     assert requester.find_task(unique, requester.address) == number
     assert requester.find_task(unique, worker.address) is None
-
-
-def test_post_task_too_few_tokens_is_named(client_for: ClientFor, funded_wallet: WalletFactory) -> None:
-    poor = client_for(funded_wallet(tokens=19 * ETHER))
-    with pytest.raises(InsufficientFunds) as caught:
-        poor.post_task(parameters(), "")
-    assert (caught.value.account, caught.value.asset) == (poor.address, "TRAIN")
-    assert (caught.value.available, caught.value.needed) == (19 * ETHER, 20 * ETHER)
-
-
-def test_post_task_no_ether_is_named(client_for: ClientFor, funded_wallet: WalletFactory) -> None:
-    poor = client_for(funded_wallet(ether=0))
-    with pytest.raises(InsufficientFunds) as caught:
-        poor.post_task(parameters(), "")
-    assert (caught.value.asset, caught.value.available) == ("ether", 0)
 
 
 def test_post_task_invalid_parameter_is_named(requester: LedgerClient) -> None:
@@ -229,17 +120,6 @@ def test_claim_slot_taken_names_the_holder(
     assert caught.value.arguments == {"worker": worker.address, "status": SlotStatus.LEASED, "deadline": deadline}
 
 
-def test_claim_without_stake_names_what_is_missing(
-    client_for: ClientFor, funded_wallet: WalletFactory, task: Task
-) -> None:
-    bare = client_for(funded_wallet())
-    with pytest.raises(ContractReverted) as caught:
-        claim(bare, task)
-    assert caught.value.error == "InsufficientFreeStake"
-    assert caught.value.arguments == {"owner": bare.address, "free": 0, "needed": BOND}
-    assert "Stake more" in caught.value.remedy
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "arguments"),
     [
@@ -255,33 +135,6 @@ def test_claim_of_something_else_is_refused(
     with pytest.raises(ContractReverted) as caught:
         worker.claim(task, 0, **(fields | changes))
     assert (caught.value.error, caught.value.arguments) == (error, arguments)
-
-
-def test_claim_by_an_operator_pays_the_named_address(
-    worker: LedgerClient, task: Task, client_for: ClientFor, funded_wallet: WalletFactory, chain: LocalChain
-) -> None:
-    hot = client_for(funded_wallet(tokens=0))
-    cold = "0x00000000000000000000000000000000000000Dd"
-    cold = str(Web3.to_checksum_address(cold.lower()))
-    fields: dict[str, Any] = {"base_root": b"\4" * 32, "attempt": 0, "worker": worker.address}
-    with pytest.raises(ContractReverted) as caught:
-        hot.claim(task, 0, **fields)
-    assert caught.value.error == "NotAuthorised"
-    assert caught.value.arguments == {"caller": hot.address, "worker": worker.address}
-    worker.set_operator(hot.address, True)
-    worker.set_payout(cold)
-    assert worker.is_operator(worker.address, hot.address)
-    assert worker.stake_account(worker.address).payout == cold
-    hot.claim(task, 0, **fields)
-    state = make_state(LOSS, TENSORS)
-    submit(hot, task, 0, 0, state)
-    chain.advance(WINDOW + 1)
-    hot.finalise(task.number, 0, attempt=0, state_root=state.root)
-    assert hot.stake_account(cold).credit == 10 * ETHER
-    worker.set_operator(hot.address, False)
-    worker.set_payout(ZERO_ADDRESS)
-    assert not worker.is_operator(worker.address, hot.address)
-    assert worker.stake_account(worker.address).payout == worker.address
 
 
 def test_submit_twice_is_success_once(worker: LedgerClient, task: Task, web3: Web3) -> None:
@@ -358,66 +211,6 @@ def test_checkpoint_before_finalising_is_refused(worker: LedgerClient, task: Tas
     assert caught.value.error == "WrongStatus"
 
 
-def test_close_task_refunds_the_escrow(requester: LedgerClient, worker: LedgerClient, task: Task) -> None:
-    with pytest.raises(ContractReverted) as caught:
-        worker.close_task(task.number)
-    assert caught.value.error == "OnlyRequester"
-    requester.close_task(task.number)
-    assert requester.task(task.number).closed
-    assert requester.withdraw() == task.parameters.total_reward
-    with pytest.raises(ContractReverted) as caught:
-        claim(worker, task)
-    assert (caught.value.error, caught.value.arguments) == ("TaskIsClosed", {"task": task.number})
-
-
-def test_unbonding_takes_its_time(worker: LedgerClient, chain: LocalChain) -> None:
-    before = worker.token_balance(worker.address)
-    worker.request_unbond(ETHER // 4)
-    account = worker.stake_account(worker.address)
-    assert (account.staked, account.unbonding) == (ETHER - ETHER // 4, ETHER // 4)
-    with pytest.raises(ContractReverted) as caught:
-        worker.complete_unbond()
-    assert caught.value.error == "StillUnbonding"
-    assert caught.value.arguments["releaseTime"] == account.unbonding_release
-    chain.advance(LOCAL_PARAMETERS.unbonding_delay + 1)
-    worker.complete_unbond()
-    assert worker.token_balance(worker.address) == before + ETHER // 4
-
-
-def test_stake_for_somebody_else(worker: LedgerClient, requester: LedgerClient) -> None:
-    requester.stake(5, owner=worker.address)
-    assert worker.stake_account(worker.address).staked == ETHER + 5
-    assert requester.stake_account(requester.address).staked == 0
-
-
-def test_stake_more_than_there_is_named(client_for: ClientFor, funded_wallet: WalletFactory) -> None:
-    client = client_for(funded_wallet(tokens=3))
-    with pytest.raises(InsufficientFunds) as caught:
-        client.stake(4)
-    assert (caught.value.asset, caught.value.available, caught.value.needed) == ("TRAIN", 3, 4)
-
-
-def test_withdraw_nothing_is_named(worker: LedgerClient) -> None:
-    with pytest.raises(ContractReverted) as caught:
-        worker.withdraw()
-    assert (caught.value.error, caught.value.arguments) == ("NothingToWithdraw", {"account": worker.address})
-
-
-def test_withdraw_to_another_address(requester: LedgerClient, task: Task) -> None:
-    requester.close_task(task.number)
-    to = str(Web3.to_checksum_address("0x" + "00" * 19 + "ee"))
-    before = requester.token_balance(to)
-    assert requester.withdraw(to) == task.parameters.total_reward
-    assert requester.token_balance(to) == before + task.parameters.total_reward
-
-
-def test_transfer_ether_and_token(requester: LedgerClient) -> None:
-    to = str(Web3.to_checksum_address(keccak(text="receiver")[12:]))
-    requester.transfer_ether(to, 11)
-    requester.transfer_token(to, 12)
-    assert (requester.ether_balance(to), requester.token_balance(to)) == (11, 12)
-
-
 def test_ticket_admission_takes_work(requester: LedgerClient, worker: LedgerClient) -> None:
     target = 2**256 // 256
     number = requester.post_task(parameters(admission=Admission.TICKET, ticket_target=target), "")
@@ -431,17 +224,6 @@ def test_ticket_admission_takes_work(requester: LedgerClient, worker: LedgerClie
     assert ticket is not None
     worker.claim(task, 0, **fields, ticket=ticket)
     assert worker.slot(number, 0).worker == worker.address
-
-
-def test_stake_admission_needs_the_stake(requester: LedgerClient, worker: LedgerClient) -> None:
-    number = requester.post_task(parameters(admission=Admission.STAKE, minimum_stake=2 * ETHER), "")
-    with pytest.raises(ContractReverted) as caught:
-        claim(worker, requester.task(number))
-    assert caught.value.error == "StakeTooSmall"
-    assert caught.value.arguments == {"worker": worker.address, "staked": ETHER, "minimumStake": 2 * ETHER}
-    worker.stake(ETHER)
-    claim(worker, requester.task(number))
-    assert worker.slot(number, 0).status == SlotStatus.LEASED
 
 
 def test_write_without_account_says_so(web3: Web3, deployment: Deployment) -> None:

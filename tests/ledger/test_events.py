@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_client import TENSORS, parameters
+from life import TENSORS, parameters
 from web3 import Web3
 from web3.providers.base import BaseProvider
 from web3.types import RPCEndpoint, RPCResponse

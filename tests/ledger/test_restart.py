@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
+from life import LOSS, TENSORS, parameters
 from states import make_state
-from test_client import LOSS, TENSORS, parameters
 
 from ledger.anvil import LocalChain
 from ledger.client import LedgerClient

@@ -1,4 +1,4 @@
-"""The sender against a real node behind connections that lie, drop and forget."""
+"""The sender makes each call once, through connections that drop, forget and reorder."""
 
 from __future__ import annotations
 
@@ -8,86 +8,17 @@ from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
+from proxies import NOBODY, NOBODY_CHECKSUM, Bench, balance, dropped, fresh_address, nonce
 from web3 import Web3
 from web3.contract import Contract
-from web3.providers.base import BaseProvider
-from web3.types import RPCEndpoint, RPCResponse
+from web3.types import RPCResponse
 
 from ledger.anvil import LocalChain
-from ledger.client import LedgerClient
-from ledger.compile import Artifact
-from ledger.deploy import Deployment
-from ledger.errors import ChainError, ChainUnreachable, ContractReverted, InsufficientFunds, TransactionFailed
-from ledger.keys import Wallet
-from ledger.reverts import ErrorDecoder
+from ledger.errors import ChainUnreachable, ContractReverted, TransactionFailed
 from ledger.rpc import rpc
 from ledger.tx import TransactionSender
 
 pytestmark = pytest.mark.chain
-
-ETHER = 10**18
-NOBODY = "0x00000000000000000000000000000000000000bb"
-NOBODY_CHECKSUM = Web3.to_checksum_address(NOBODY)
-Rule = Callable[[str, Any, Callable[[], RPCResponse]], RPCResponse]
-
-
-class Proxy(BaseProvider):
-    """Passes requests on, except where `rule(method, parameters, pass on)` does something else."""
-
-    def __init__(self, inner: BaseProvider, rule: Rule) -> None:
-        super().__init__()
-        self._inner = inner
-        self._rule = rule
-        self.calls: list[str] = []
-        self.sent: list[str] = []
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        self.calls.append(method)
-        if method == "eth_sendRawTransaction":
-            self.sent.append(str(params[0]))
-        return self._rule(method, params, lambda: self._inner.make_request(method, params))
-
-
-def dropped() -> ChainUnreachable:
-    return ChainUnreachable("http://proxy", "the connection was closed")
-
-
-def error(code: int, message: str) -> RPCResponse:
-    return {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}}
-
-
-Bench = Callable[..., tuple[TransactionSender, Proxy, Contract, Wallet]]
-
-
-@pytest.fixture
-def bench(
-    web3: Web3, deployment: Deployment, artifacts: dict[str, Artifact], funded_wallet: Callable[..., Wallet]
-) -> Bench:
-    """Makes (sender through a proxy with this rule, the proxy, the token contract, the sender's wallet)."""
-
-    def make(rule: Rule | None = None, wallet: Wallet | None = None, **options: Any) -> Any:
-        proxy = Proxy(web3.provider, rule if rule is not None else lambda method, params, go: go())
-        remote = Web3(proxy)
-        who = wallet if wallet is not None else funded_wallet(tokens=10)
-        sender = TransactionSender(remote, who, errors=ErrorDecoder(artifacts), **options)
-        token = remote.eth.contract(
-            address=Web3.to_checksum_address(deployment.token), abi=artifacts["TrainingToken"].abi
-        )
-        return sender, proxy, token, who
-
-    return make
-
-
-def fresh_address(name: str) -> str:
-    return str(Web3.to_checksum_address(keccak(text=name)[12:]))
-
-
-def balance(token: Contract, address: str) -> int:
-    return int(token.functions.balanceOf(address).call())
-
-
-def nonce(web3: Web3, wallet: Wallet) -> int:
-    return web3.eth.get_transaction_count(Web3.to_checksum_address(wallet.address))
 
 
 def test_send_returns_the_receipt(bench: Bench, web3: Web3) -> None:
@@ -309,101 +240,6 @@ def test_send_stuck_is_sent_again_dearer_under_the_same_nonce(bench: Bench, web3
     assert receipt.transaction != "0x" + keccak(hexstr=cheap).hex()
 
 
-def test_send_never_mined_says_so(bench: Bench) -> None:
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        if method == "eth_sendRawTransaction":
-            return {"jsonrpc": "2.0", "id": 1, "result": "0x" + keccak(hexstr=str(params[0])).hex()}
-        return go()
-
-    sender, proxy, token, _ = bench(rule, timeout=0.5)
-    with pytest.raises(TransactionFailed, match=r"was not mined within 0\.5 seconds") as caught:
-        sender.send(token.functions.transfer(NOBODY_CHECKSUM, 1))
-    assert caught.value.transaction == "0x" + keccak(hexstr=proxy.sent[-1]).hex()
-    assert "nonce 0" in caught.value.problem
-
-
-def test_send_reverting_call_is_not_sent(bench: Bench, web3: Web3) -> None:
-    sender, proxy, token, wallet = bench()
-    with pytest.raises(ContractReverted) as caught:
-        sender.send(token.functions.transfer(NOBODY_CHECKSUM, 11), contract="TrainingToken")
-    refusal = caught.value
-    assert (refusal.contract, refusal.method, refusal.error) == (
-        "TrainingToken",
-        "transfer",
-        "ERC20InsufficientBalance",
-    )
-    assert refusal.arguments == {"sender": wallet.address, "balance": 10, "needed": 11}
-    assert refusal.problem.startswith("TrainingToken.transfer refused: ERC20InsufficientBalance(sender=0x")
-    assert proxy.sent == []
-
-
-def test_send_reverting_when_mined_is_explained(bench: Bench, web3: Web3) -> None:
-    """The simulation passes on a node that shows an old state; the transaction reverts."""
-
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        if method == "eth_estimateGas":
-            return {"jsonrpc": "2.0", "id": 1, "result": hex(100_000)}
-        if method == "eth_call" and not proxy.sent:
-            return {"jsonrpc": "2.0", "id": 1, "result": "0x" + "00" * 31 + "01"}
-        return go()
-
-    sender, proxy, token, wallet = bench(rule)
-    with pytest.raises(TransactionFailed) as caught:
-        sender.send(token.functions.transfer(NOBODY_CHECKSUM, 11), contract="TrainingToken")
-    assert "TrainingToken.transfer was mined in block" in caught.value.problem
-    assert "ERC20InsufficientBalance" in caught.value.problem
-    assert isinstance(caught.value.__cause__, ContractReverted)
-    assert caught.value.__cause__.arguments == {"sender": wallet.address, "balance": 10, "needed": 11}
-    assert web3.eth.get_transaction_receipt(caught.value.transaction)["status"] == 0
-
-
-def test_send_out_of_gas_is_explained(bench: Bench) -> None:
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        if method == "eth_estimateGas":
-            return {"jsonrpc": "2.0", "id": 1, "result": hex(25_000)}
-        return go()
-
-    sender, _, token, _ = bench(rule)
-    with pytest.raises(TransactionFailed, match="after it had used all of its 30000 gas"):
-        sender.send(token.functions.transfer(fresh_address("out of gas"), 1))
-
-
-def test_send_unfunded_account_is_named(bench: Bench, funded_wallet: Callable[..., Wallet]) -> None:
-    poor = funded_wallet(ether=0, tokens=5)
-    sender, proxy, token, _ = bench(wallet=poor)
-    with pytest.raises(InsufficientFunds) as caught:
-        sender.send(token.functions.transfer(NOBODY_CHECKSUM, 1))
-    assert (caught.value.account, caught.value.asset, caught.value.available) == (poor.address, "ether", 0)
-    assert caught.value.needed > 0
-    assert proxy.sent == []
-
-
-def test_send_value_beyond_the_balance_is_named(bench: Bench, funded_wallet: Callable[..., Wallet]) -> None:
-    sender, proxy, _, _ = bench(wallet=funded_wallet(ether=ETHER, tokens=0))
-    with pytest.raises(InsufficientFunds) as caught:
-        sender.send_request({"to": NOBODY, "data": "0x"}, value=2 * ETHER, contract="account", method="transfer")
-    assert caught.value.available == ETHER
-    assert caught.value.needed > ETHER
-    assert proxy.sent == []
-
-
-def test_send_refused_by_the_node_is_a_chain_error(bench: Bench) -> None:
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        return error(-32000, "transaction type not supported") if method == "eth_sendRawTransaction" else go()
-
-    sender, _, token, _ = bench(rule)
-    with pytest.raises(ChainError, match="refuses the transaction: transaction type not supported"):
-        sender.send(token.functions.transfer(NOBODY_CHECKSUM, 1))
-
-
-def test_send_node_without_tip_method_is_served(bench: Bench) -> None:
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        return error(-32601, "method not found") if method == "eth_maxPriorityFeePerGas" else go()
-
-    sender, _, token, _ = bench(rule)
-    assert sender.send(token.functions.transfer(fresh_address("no tip"), 1)).gas_used > 21000
-
-
 def test_send_waits_for_confirmations(bench: Bench, web3: Web3) -> None:
     sender, _, token, _ = bench(confirmations=2)
     receipt = sender.send(token.functions.transfer(fresh_address("confirmed"), 1))
@@ -440,35 +276,3 @@ def test_send_across_a_lost_block_is_repeated_by_the_same_bytes(bench: Bench, we
     sender.send(token.functions.transfer(to, 3))
     assert (balance(token, to), nonce(web3, wallet)) == (3, 1)
     assert len(set(proxy.sent)) == 1
-
-
-def test_reads_wait_for_a_node_that_is_behind(
-    bench: Bench, deployment: Deployment, artifacts: dict[str, Artifact]
-) -> None:
-    lies = [True, True]
-
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        if method == "eth_blockNumber" and lies:
-            lies.pop()
-            return {"jsonrpc": "2.0", "id": 1, "result": "0x1"}
-        return go()
-
-    sender, _, token, wallet = bench(rule)
-    client = LedgerClient(sender.web3, deployment, sender, artifacts=artifacts)
-    sender.send(token.functions.transfer(fresh_address("behind"), 4))
-    assert client.token_balance(wallet.address) == 6
-    assert lies == []
-
-
-def test_reads_from_a_node_that_stays_behind_are_refused(
-    bench: Bench, deployment: Deployment, artifacts: dict[str, Artifact]
-) -> None:
-    def rule(method: str, params: Any, go: Callable[[], RPCResponse]) -> RPCResponse:
-        return {"jsonrpc": "2.0", "id": 1, "result": "0x1"} if method == "eth_blockNumber" else go()
-
-    sender, _, token, wallet = bench(rule)
-    client = LedgerClient(sender.web3, deployment, sender, artifacts=artifacts)
-    client._behind_seconds = 0.3
-    receipt = sender.send(token.functions.transfer(fresh_address("far behind"), 4))
-    with pytest.raises(ChainError, match=f"is behind: it is at block 1, .* in block {receipt.block_number}"):
-        client.token_balance(wallet.address)
