@@ -17,7 +17,7 @@ import trainer.exported_measure
 import trainer.models
 from ledger.atomic import write_atomically
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, DataError, UsageError
+from ledger.errors import BlobCorrupt, DataError, ResourceError, UsageError
 from trainer.commit.states import state_root
 from trainer.data.dataset import Dataset
 from trainer.engine.state import State, check_state, heldout_loss_bits, heldout_loss_of, step_of
@@ -55,8 +55,14 @@ def write_state_file(state: State, local: Path) -> None:
     """A state as a safetensors file (not atomic; the caller moves it). The same state gives the same bytes."""
     try:
         save_file(dict(state), local, metadata={"format": FORMAT})
-    except SafetensorError as error:  # its text carries the operating system's reason
-        raise DataError(f"The state cannot be written to {local}: {error}.", remedy="Free some space.") from error
+    except SafetensorError as error:
+        # The package hands on the operating system's reason as text alone.
+        if any(reason in str(error) for reason in ("os error 28", "os error 122")):
+            raise ResourceError(
+                f"The disk is full: {local} cannot be written.",
+                remedy="Free some space and run the same command again; nothing is lost.",
+            ) from error
+        raise DataError(f"The state cannot be written to {local}: {error}.") from error
 
 
 def read_state_file(local: Path, layout: StateLayout, *, name: str = "") -> State:

@@ -23,7 +23,6 @@ def small(kind: str = "transformer", **changes: Any) -> TrainingProgram:
         "batch_size": 6,
         "evaluation_windows": 20,
         "evaluation_batch": 8,
-        "threads": 2,
         "schedule": {"learning_rate": 1e-2},
     }
     return TrainingProgram.from_task_file({**base, **changes}, vocabulary=256, total_steps=40)

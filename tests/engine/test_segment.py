@@ -85,7 +85,7 @@ from trainer.engine.state import initial_state
 tokens = np.frombuffer(TEXT, dtype=np.uint8).astype(np.uint16)
 runs = Runs(train=tokens[:9000], heldout=tokens[9000:])
 for kind in ("transformer", "recurrent"):
-    program = small(kind)
+    program = small(kind, threads=2)
     print(state_root(run_segment(program, runs, initial_state(program), steps=6).state.values()).hex())
 """
 
@@ -93,7 +93,7 @@ for kind in ("transformer", "recurrent"):
 def test_run_segment_in_a_fresh_process_gives_the_same_root(runs: Runs) -> None:
     here = [
         root_of(run_segment(p, runs, initial_state(p), steps=6).state)
-        for p in (small("transformer"), small("recurrent"))
+        for p in (small("transformer", threads=2), small("recurrent", threads=2))
     ]
     # Other defaults for threads must not matter: the program decides.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
@@ -204,7 +204,7 @@ def test_run_segment_openmp_with_fewer_threads_refused(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=f"{variable}={value}"):
-        run_segment(small(), runs, initial_state(small()), steps=1)
+        run_segment(small(threads=2), runs, initial_state(small()), steps=1)
 
 
 def test_run_segment_measures_as_the_formats_say(runs: Runs) -> None:

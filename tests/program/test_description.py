@@ -194,7 +194,7 @@ def test_from_task_file_defaults_fit_the_task() -> None:
     assert program.schedule == ScheduleConfig(
         learning_rate=0.02, minimum_learning_rate=0.002, warmup_steps=25, total_steps=500
     )
-    assert (program.vocabulary, program.seed, program.threads) == (256, 1, 2)
+    assert (program.vocabulary, program.seed, program.threads) == (256, 1, 1)
 
 
 @settings(max_examples=80, deadline=None)
