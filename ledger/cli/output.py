@@ -58,7 +58,9 @@ class Output:
     def console(self) -> Console:
         """Standard output, for results."""
         # Made at each use, because tests and pipes replace sys.stdout.
-        return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
+        # A pipe or file has no width to fold at: a root must stay in one piece there.
+        width = None if sys.stdout.isatty() else 200
+        return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, width=width)
 
     @property
     def notices(self) -> Console:

@@ -134,6 +134,8 @@ def _print_task(console: Console, document: dict[str, Any]) -> None:
         if name in ("slot", "symbol") or value is None:
             continue
         shown = f"{value['tokens']} {document['symbol']}" if isinstance(value, dict) else value
+        if isinstance(value, float):
+            shown = f"{value:.6g}"
         rows.append((name.replace("_", " "), shown))
     console.print(table(["", ""], rows))
     slot = document["slot"]

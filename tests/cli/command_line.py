@@ -73,7 +73,8 @@ class CommandLine:
         return subprocess.run(
             [sys.executable, "-c", "from trainer.cli import main; main()", *arguments],
             env={**os.environ, **self.environment, **options.pop("env", {})},
-            capture_output=True,
+            stdout=options.pop("output", subprocess.PIPE),
+            stderr=subprocess.PIPE,
             text=True,
             timeout=60,
             cwd=PROJECT,

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,19 +109,12 @@ def test_error_remedy_does_not_stutter() -> None:
     assert err == "Error: No.\nTry: again later.\n"
 
 
-def test_guarded_closed_pipe_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_guarded_other_broken_pipe_is_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
     def act() -> None:
-        raise BrokenPipeError
+        raise BrokenPipeError("a worker went away")
 
-    import os
-
-    saved = os.dup(1)
-    try:
-        assert guarded(act, as_json=False, verbose=False) == 0
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-    assert capfd.readouterr().err == ""
+    assert guarded(act, as_json=False, verbose=False) == 1
+    assert "Error: Unexpected BrokenPipeError: a worker went away." in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -166,16 +162,29 @@ def test_process_chain_down_exits_3_without_traceback(offline: CommandLine) -> N
     assert "Traceback" in verbose.stderr
 
 
+def test_process_full_disk_under_the_output_exits_5(offline: CommandLine) -> None:
+    for arguments in (["account", "list", "--help"], ["--version"]):
+        with Path("/dev/full").open("w") as full:
+            process = offline.process(*arguments, output=full)
+        assert process.returncode == 5
+        assert process.stderr.startswith("Error: The disk is full")
+        assert process.stderr.count("\n") == 2
+
+
+def test_process_reader_gone_is_silent(offline: CommandLine) -> None:
+    parent, child = os.pipe()
+    os.close(parent)
+    with os.fdopen(child, "w") as closed:
+        process = offline.process("account", "list", "--json", output=closed)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 def test_process_account_list_is_quick_and_needs_no_torch(offline: CommandLine) -> None:
     code = (
         "import sys; from trainer.cli import app; from typer.testing import CliRunner; "
         "result = CliRunner().invoke(app, ['account', 'list']); "
         "print(result.exit_code, sorted({'torch', 'web3', 'eth_account', 'numpy'} & set(sys.modules)))"
     )
-    import os
-    import subprocess
-    import sys
-
     started = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code],
