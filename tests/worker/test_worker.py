@@ -323,7 +323,7 @@ def test_run_a_damaged_snapshot_is_not_trained_on(task: TinyTask, ledger: FakeLe
     recorder.on_progress = lambda progress: made.stop.request() if progress.step == 5 else None
     with pytest.raises(Exception, match="is kept"):
         made.worker.run()
-    (path,) = (made.home / "workers").rglob("*.safetensors")
+    (path,) = (made.home / "workers").rglob("snapshots/**/*.safetensors")
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -427,3 +427,50 @@ def test_run_a_closed_task_is_left(task: TinyTask, ledger: FakeLedger, tmp_path:
 
 def test_lease_lost_names_its_exit_code() -> None:
     assert LeaseLost("x").exit_code == 7
+
+
+def test_run_earned_follows_a_chain_that_goes_back(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
+    recorder = Recorder()
+    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
+    kept = []
+
+    def note(event: str) -> None:
+        if event == "submitted" and not kept:
+            kept.append(ledger.save())
+        if event == "paid" and len(kept) == 1:
+            kept.append(kept[0])
+            ledger.restore(kept[0])  # the first round's finalisation is gone
+
+    recorder.on_say = note
+    summary = made.worker.run()
+    assert kinds(ledger)[:4] == ["claim", "submit", "finalise", "finalise"]
+    assert summary.earned == ledger.books.credit[ALICE] == 30 * TOKEN
+    assert summary.rounds_paid == 3
+
+
+def test_run_keeps_only_the_newest_base_states(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
+    made = bench(ledger, tmp_path, task, ALICE)
+    made.worker.run()
+    assert len(list((made.home / "workers").rglob("bases/**/*.safetensors"))) == 2
+    # Snapshots of rounds that are final are gone.
+    assert not list((made.home / "workers").rglob("snapshots/**/*.safetensors"))
+
+
+def test_run_a_node_that_refuses_for_a_moment_is_asked_again(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    from ledger.errors import ChainError
+
+    made = bench(ledger, tmp_path, task, ALICE)
+    real, calls = made.chain.block_number, []
+
+    def refuse() -> int:
+        calls.append(1)
+        if len(calls) == 2:
+            raise ChainError("The node is behind.")
+        return real()
+
+    made.chain.block_number = refuse  # type: ignore[method-assign]  # the fault under test
+    made.worker.run()
+    assert made.recorder.texts("chain-lost") == ["The node is behind. Asking again until it answers."]
+    assert ledger.books.tasks[1].complete

@@ -44,8 +44,16 @@ class Board:
         self._memory: dict[int, _Memory] = {}
         self._over: set[int] = set()
         self._block = -1
-        self.earned = 0
-        self.rounds_paid = 0
+        self._paid: dict[tuple[int, int], int] = {}
+
+    @property
+    def earned(self) -> int:
+        """Wei of this worker's rounds that became final since it started."""
+        return sum(self._paid.values())
+
+    @property
+    def rounds_paid(self) -> int:
+        return len(self._paid)
 
     def refresh(self) -> list[TaskView]:
         """All tasks that can still matter, in order of their numbers.
@@ -88,13 +96,15 @@ class Board:
         if memory is not None and memory.current_round == task.current_round:
             return memory
         # Rounds that ended since the last look; at the first look only the last one, and only for whose turn it is.
-        first = task.current_round - 1 if memory is None else memory.current_round
+        # The chain may also have gone back: then what was paid since is not paid any more.
+        known = task.current_round if memory is None else memory.current_round
+        for at in [at for at in self._paid if at[0] == task.number and at[1] >= task.current_round]:
+            del self._paid[at]
         last: Checkpoint | None = None
-        for number in range(max(0, first), task.current_round):
+        for number in range(max(0, min(known, task.current_round - 1)), task.current_round):
             last = self._chain.checkpoint(task.number, number)
-            if memory is not None and last.worker.lower() == self._worker.lower():
-                self.rounds_paid += 1
-                self.earned += pay_for(
+            if number >= known and last.worker.lower() == self._worker.lower():
+                self._paid[(task.number, number)] = pay_for(
                     task.parameters, round_number=number, steps=last.steps, loss_bits=last.heldout_loss
                 )
         fresh = _Memory(

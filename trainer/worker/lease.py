@@ -44,6 +44,11 @@ def lease_problem(lease: Lease, slot: Slot, now: int) -> str | None:
     return f"The lease of {where} ran out, and {slot.worker} has taken the slot."
 
 
+def is_outage(error: ChainError) -> bool:
+    """Whether an error may pass by itself: no answer, or a node that refuses or lags. Nothing that names a cause."""
+    return type(error) in (ChainUnreachable, ChainError)
+
+
 class LeaseWatch:
     """Asks for the slot every `poll_seconds` while the block it guards runs. `problem` is set once and for all.
 
@@ -75,15 +80,16 @@ class LeaseWatch:
             try:
                 slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
                 self.problem = lease_problem(self._lease, slot, self._chain.chain_time())
-            except ChainUnreachable as error:
+            except ContractReverted:
+                self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
+            except ChainError as error:
+                if not is_outage(error):
+                    self.problem = str(error)
+                    return
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Training goes on.", task=self._lease.task)
                 silent, pause = True, min(LONGEST_PAUSE, pause * 2)
                 continue
-            except ContractReverted:
-                self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
-            except ChainError as error:
-                self.problem = str(error)
             if silent:
                 self._reporter.say("chain-back", "The chain answers again.", task=self._lease.task)
                 silent, pause = False, self._poll_seconds

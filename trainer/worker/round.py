@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
-from ledger.errors import ChainUnreachable, ContractReverted, LeaseLost, ResourceError, TransactionFailed
+from ledger.errors import ChainError, ContractReverted, LeaseLost, ResourceError, TransactionFailed
 from ledger.performance import bits_float
 from ledger.types import SlotStatus
 from trainer.checkpoints import save_state
@@ -16,7 +16,7 @@ from trainer.commit.states import loss_proof
 from trainer.engine.segment import StepReport, run_segment
 from trainer.engine.state import State, heldout_loss_bits, step_of
 from trainer.materials import Materials
-from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, lease_problem
+from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, is_outage, lease_problem
 from trainer.worker.machine import SpeedRecord
 from trainer.worker.policy import WorkerOptions, mine
 from trainer.worker.ports import WorkerChain
@@ -49,6 +49,7 @@ class Prepared:
 class RoundDone:
     """A submission that stands on chain. `loss_bits` is binary32, `steps` what was done in the round."""
 
+    key: JobKey
     task: int
     round: int
     attempt: int
@@ -179,6 +180,7 @@ class RoundRunner:
 
     def _submit(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> RoundDone:
         done = RoundDone(
+            key=prepared.key,
             task=lease.task,
             round=lease.round,
             attempt=lease.attempt,
@@ -226,7 +228,9 @@ class RoundRunner:
                 )
             except (ContractReverted, TransactionFailed) as refusal:
                 self._check_stands(lease, done, refusal)
-        except ChainUnreachable as error:
+        except ChainError as error:
+            if not is_outage(error):
+                raise
             return error.problem
         return None
 

@@ -83,6 +83,7 @@ def make_worker(
         store_url=store_url,
         open_store=open_store or (lambda url: BlobStore(url, cache=cache)),
         cache=cache,
+        bases=folder / "bases",
         snapshots=snapshots,
         speeds=speeds,
         reporter=reporter,

@@ -6,15 +6,16 @@ trained lies in snapshots. So it may be killed anywhere, and the same command go
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
-from ledger.errors import ChainUnreachable, ContractReverted, LeaseLost, TransactionFailed
+from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
 from ledger.ticket import Ticket
 from ledger.types import SlotStatus
 from trainer.worker.board import Board, TaskView
-from trainer.worker.lease import LONGEST_PAUSE, Lease
+from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
 from trainer.worker.policy import (
     Reason,
     TaskFacts,
@@ -35,6 +36,8 @@ from trainer.worker.workshop import Workshop
 # After a refused claim a task is left alone for so many looks: whoever was faster has taken it, or a ticket is hard.
 _REFUSED_POLLS = 3
 _TICKET_PIECE_SECONDS = 20.0
+# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
+_ODD_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +95,26 @@ class Worker:
             ContractReverted: the task that the options name does not exist.
             InsufficientFunds: no ether left for gas.
         """
-        pause, silent = self._options.poll_seconds, False
+        pause, silent, odd = self._options.poll_seconds, False, 0
         while True:
             if self._stop.requested:
                 raise self._stop.error(remedy=RESUME)
             try:
                 acted, leave = self._turn()
-            except ChainUnreachable as error:
+            except LeaseLost as error:
+                self._reporter.say("lease-lost", str(error))
+                self._shown.clear()
+                continue
+            except ChainError as error:
+                odd = odd + 1 if isinstance(error, ContractReverted) else 0
+                if not is_outage(error) and not 0 < odd < _ODD_ANSWERS:
+                    raise
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
                 silent, pause = True, min(LONGEST_PAUSE, pause * 2)
                 self._stop.wait(pause)
                 continue
-            except LeaseLost as error:
-                self._reporter.say("lease-lost", str(error))
-                self._shown.clear()
-                continue
+            odd = 0
             if silent:
                 self._reporter.say("chain-back", "The chain answers again.")
                 silent, pause = False, self._options.poll_seconds
@@ -159,8 +166,7 @@ class Worker:
 
     def _ended(self, view: TaskView, done: RoundDone) -> None:
         del self._waiting[(done.task, done.round)]
-        if not view.task.complete:
-            self._snapshots.remove_before(self._workshop.key(view))
+        self._snapshots.remove_before(dataclasses.replace(done.key, round=done.round + 1))
         self._reporter.say(
             "paid",
             f"Round {done.round} of task {done.task} is final; {format_tokens(self._board.earned)} tokens earned.",

@@ -29,6 +29,7 @@ _TRIAL_STEPS = 4
 # Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
 _STATES_ON_DISK = 4
 _KEPT_MATERIALS = 2
+_KEPT_BASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,10 @@ class _Failure:
 
 
 class Workshop:
-    """Prepares rounds; what failed is tried again later, ever less often, and what succeeded is kept for the next."""
+    """Prepares rounds; what failed is tried again later, ever less often, and what succeeded is kept for the next.
+
+    `cache` may be shared by all processes of a home; `bases`, where first states are kept, is this worker's own.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Workshop:
         store_url: str,
         open_store: Callable[[str], BlobStore],
         cache: Path,
+        bases: Path,
         snapshots: SnapshotStore,
         speeds: SpeedRecord,
         reporter: Reporter,
@@ -74,6 +79,7 @@ class Workshop:
         self._store_url = store_url
         self._open_store = open_store
         self._cache = cache
+        self._bases = bases
         self._snapshots = snapshots
         self._speeds = speeds
         self._reporter = reporter
@@ -140,8 +146,15 @@ class Workshop:
                 base_step=snapshot.base_step,
                 snapshot=snapshot,
             )
-        state = load_state(materials.store, key.base_root, materials.layout, self._cache)
+        state = load_state(materials.store, key.base_root, materials.layout, self._bases)
+        self._forget_old_bases()
         return Prepared(key=key, materials=materials, start=state, base_step=step_of(state), snapshot=None)
+
+    def _forget_old_bases(self) -> None:
+        """Keeps the disk from filling with the states of rounds long past."""
+        files = sorted(self._bases.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[_KEPT_BASES:]:
+            path.unlink(missing_ok=True)
 
     def _materials_of(self, view: TaskView) -> Materials | Reason:
         task = view.task
