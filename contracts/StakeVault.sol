@@ -16,14 +16,14 @@ import {TaskId} from "./types/Identifiers.sol";
 contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
-    /// @notice Longest delay that a deployment may ask of unbonding stake, in seconds.
-    uint64 public constant MAXIMUM_UNBONDING_DELAY = 365 days;
-
     /// @dev Both totals fit one storage slot, so moving value from stake to credit writes once.
     struct Totals {
         uint128 staked;
         uint128 owed;
     }
+
+    /// @notice Longest delay that a deployment may ask of unbonding stake, in seconds.
+    uint64 public constant MAXIMUM_UNBONDING_DELAY = 365 days;
 
     IERC20 private immutable _TOKEN;
     address private immutable _LEDGER;

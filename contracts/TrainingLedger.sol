@@ -424,17 +424,6 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         require(block.timestamp <= deadline, LeaseOver(deadline, block.timestamp));
     }
 
-    /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
-    /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
-    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
-        require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
-        require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
-        uint256 needed = StateProof.depth(stateTensors);
-        require(result.lossProof.length == needed, WrongProofLength(result.lossProof.length, needed));
-        Root proved = StateProof.stateRoot(result.heldOutLoss, stateTensors, result.lossProof);
-        require(result.stateRoot == proved, WrongLossProof(result.stateRoot, proved));
-    }
-
     function _checkAuthorised(address worker) private view {
         bool good = msg.sender == worker || _VAULT.isOperator(worker, msg.sender);
         require(good, NotAuthorised(msg.sender, worker));
@@ -454,6 +443,17 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
     /// @dev The base of a round whose predecessor is final: the current one, or one before.
     function _base(TaskId task, uint32 round) private view returns (Root) {
         return round == 0 ? _tasks[task].initialStateRoot : _slots[slotKey(task, round - 1, 0)].stateRoot;
+    }
+
+    /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
+    /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
+    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
+        require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
+        require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
+        uint256 needed = StateProof.depth(stateTensors);
+        require(result.lossProof.length == needed, WrongProofLength(result.lossProof.length, needed));
+        Root proved = StateProof.stateRoot(result.heldOutLoss, stateTensors, result.lossProof);
+        require(result.stateRoot == proved, WrongLossProof(result.stateRoot, proved));
     }
 
     function _totalReward(TaskParameters calldata parameters) private pure returns (uint256) {

@@ -17,10 +17,10 @@ contract DecidedDisputeGame is IDisputeGame {
         bool settled;
     }
 
-    error AlreadySettled(uint256 game);
-
     ITrainingLedger public immutable LEDGER;
     Game[] private _games;
+
+    error AlreadySettled(uint256 game);
 
     constructor(ITrainingLedger ledger) {
         LEDGER = ledger;

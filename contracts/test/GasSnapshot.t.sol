@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
-import {Root, TaskId} from "../types/Identifiers.sol";
+import {TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
 
 /// @title Gas of every call that people pay for, as whole transactions

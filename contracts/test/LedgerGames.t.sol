@@ -2,10 +2,8 @@
 pragma solidity ^0.8.28;
 
 import {NoDisputeGame} from "../NoDisputeGame.sol";
-import {TrainingLedger} from "../TrainingLedger.sol";
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
-import {DecidedDisputeGame} from "../mocks/DecidedDisputeGame.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
 

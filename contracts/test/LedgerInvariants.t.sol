@@ -19,7 +19,7 @@ contract LedgerInvariantsTest is Fixture {
     function setUp() public override {
         super.setUp();
         fund(STRANGER);
-        _handler = new Handler(token, vault, ledger, game);
+        _handler = Handler(vm.deployCode("Handler.sol:Handler", abi.encode(token, vault, ledger, game)));
         // Half the runs' worth of luck: some stake and one task are there from the start.
         _handler.stake(2, 40 ether);
         _handler.postTask(10 ether, 5 ether, 3, true);
@@ -163,6 +163,8 @@ contract LedgerInvariantsTest is Fixture {
 
     /// @dev The handler's actions from one seed, long enough that each of them has succeeded: this is what shows that
     /// the invariants above are not held over runs in which nothing happens.
+    /// forge-config: default.fuzz.runs = 4
+    /// forge-config: full.fuzz.runs = 40
     function testFuzz_handler_everyActionSucceeds(uint256 seed) public {
         for (uint256 i = 0; i < 1500; ++i) {
             _act(uint256(keccak256(abi.encode(seed, i))));

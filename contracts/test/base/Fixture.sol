@@ -16,7 +16,7 @@ abstract contract Fixture {
 
     uint256 internal constant SUPPLY = 1_000_000_000 ether;
     uint256 internal constant FUNDS = 1_000_000 ether;
-    uint64 internal constant UNBONDING_DELAY = 1 days;
+    uint64 internal constant UNBONDING_DELAY = 20 minutes;
     uint96 internal constant MINIMUM_BOND = 1 ether;
     uint32 internal constant MINIMUM_WINDOW = 60;
     uint32 internal constant MINIMUM_LEASE = 10;

@@ -15,7 +15,8 @@ import {Fixture} from "./Fixture.sol";
 /// books from the amounts that the rules promise, never from the vault's. Calls that must fail are tried, too, and
 /// counted where they did not: `broken` has to stay 0.
 contract Handler is Fixture {
-    uint256 private constant MAXIMUM_TASKS = 6;
+    uint256 private constant MAXIMUM_TASKS = 100;
+    uint256 private constant LIVELY_TASKS = 6;
 
     address[] public people;
     TaskId[] public tasks;
@@ -128,7 +129,7 @@ contract Handler is Fixture {
     function closeTask(uint256 which, uint256 luck) external {
         (bool found, TaskId task, ITrainingLedger.Task memory t,) = _pick(which);
         // Seldom, so that most tasks live on.
-        if (!found || luck % 4 != 0 || t.closed || t.currentRound == t.parameters.rounds) return;
+        if (!found || luck % 8 != 0 || t.closed || t.currentRound == t.parameters.rounds) return;
         vm.prank(REQUESTER);
         ledger.closeTask(task);
         ++done["close"];
@@ -146,7 +147,7 @@ contract Handler is Fixture {
     function settleGame(uint256 which, bool fell) external {
         uint256 count = game.count();
         if (count == 0) return;
-        uint256 number = which % count;
+        uint256 number = count - 1 - which % (count < LIVELY_TASKS ? count : LIVELY_TASKS);
         DecidedDisputeGame.Game memory played = game.getGame(number);
         if (played.settled) return;
         ITrainingLedger.Slot memory slot = ledger.getSlot(played.task, played.round, 0);
@@ -230,7 +231,8 @@ contract Handler is Fixture {
         returns (bool found, TaskId task, ITrainingLedger.Task memory t, ITrainingLedger.Slot memory slot)
     {
         if (tasks.length == 0) return (false, task, t, slot);
-        task = tasks[which % tasks.length];
+        // Mostly the newest: old ones are closed or complete, or keep their bond for as long as they like.
+        task = tasks[tasks.length - 1 - which % (tasks.length < LIVELY_TASKS ? tasks.length : LIVELY_TASKS)];
         t = ledger.getTask(task);
         return (true, task, t, ledger.getSlot(task, t.currentRound, 0));
     }
