@@ -238,7 +238,6 @@ def test_estimate_counts_parameters_bytes_and_work() -> None:
     assert guess.parameters == 828_544  # 256 × 128 + 64 × 128 + 4 × (12 × 128² + 2 × 128) + 128
     assert guess.state_bytes == 12 + 12 * 828_544
     assert guess.flops_per_step == 6 * 828_544 * 768 + 12 * 4 * 128 * 64 * 768
-    assert 40e6 < guess.memory_bytes < 200e6
 
 
 def test_estimate_of_the_largest_program_needs_no_memory() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, BlobMissing, ResourceError, UsageError
-from trainer.checkpoints import export_checkpoint, load_state, save_state, state_path
+from ledger.errors import BlobCorrupt, BlobMissing, DataError, ResourceError, UsageError
+from trainer import checkpoints
+from trainer.checkpoints import export_checkpoint, load_state, save_state, state_path, write_state_file
 from trainer.commit.states import state_root
 from trainer.data.dataset import Dataset, dataset_of
 from trainer.data.tokenizer import BPETokenizer, ByteTokenizer
@@ -178,6 +180,25 @@ def test_save_state_full_disk_leaves_nothing_half_written(
     monkeypatch.undo()
     assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()] == []
     save_state(store, state, StateLayout.of(program))
+
+
+@pytest.mark.parametrize("code", [28, 122])
+def test_write_state_file_full_disk_named(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        # What safetensors 0.8 raises on a full tmpfs.
+        raise SafetensorError(f'Error while serializing: I/O error: No space (os error {code}) at path "/x"')
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(ResourceError, match=r"The disk is full: .*state cannot be written"):
+        write_state_file(state, tmp_path / "state")
+
+
+def test_write_state_file_missing_folder_is_no_full_disk(state: State, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="os error 2") as caught:
+        write_state_file(state, tmp_path / "none" / "state")
+    assert type(caught.value) is DataError
 
 
 WITHOUT_TRAINLEDGER = """
