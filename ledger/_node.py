@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
+import time
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 from ledger.errors import ToolMissing
@@ -64,3 +68,40 @@ def is_anvil(pid: int) -> bool:
     command = ["ps", "-o", "stat=,comm=", "-p", str(pid)]
     listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     return len(listing) >= 2 and not listing[0].startswith("Z") and "anvil" in listing[1]
+
+
+def running_nodes(cache: Path) -> list[tuple[int, int]]:
+    """(pid, port) of every Anvil that was started with this cache folder, recorded or not."""
+    found = []
+    for pid, words in _command_lines():
+        options = dict(pairwise(words))
+        if options.get("--cache-path") == str(cache) and options.get("--port", "").isdigit() and is_anvil(pid):
+            found.append((pid, int(options["--port"])))
+    return found
+
+
+def _command_lines() -> list[tuple[int, list[str]]]:
+    if Path("/proc/self/cmdline").exists():
+        lines = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(OSError):  # it ended meanwhile, or is not ours to look at
+                    words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                    lines.append((int(folder.name), words))
+        return lines
+    listing = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True, check=False).stdout
+    return [(int(line.split()[0]), line.split()[1:]) for line in listing.splitlines() if line.strip()]
+
+
+def terminate(pid: int, *, seconds: float) -> None:
+    """Ends an Anvil that may not be this process's child: politely, then not."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + seconds
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+        while time.monotonic() < end:
+            with contextlib.suppress(ChildProcessError):  # a child of ours stays a zombie until it is waited for
+                os.waitpid(pid, os.WNOHANG)
+            if not is_anvil(pid):
+                return
+            time.sleep(0.02)

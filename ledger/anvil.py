@@ -28,7 +28,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import threading
@@ -39,7 +38,7 @@ from typing import Any
 
 from web3 import Web3
 
-from ledger._node import find_anvil, is_anvil, last_timestamp, unpack_dump
+from ledger._node import find_anvil, last_timestamp, running_nodes, terminate, unpack_dump
 from ledger.atomic import exclusive_lock, release_lock, sync_directory, try_lock, write_atomically
 from ledger.errors import ChainError, ChainUnreachable
 from ledger.rpc import ChainProvider, rpc
@@ -70,7 +69,7 @@ class LocalChain:
     """
 
     def __init__(self, home: Path, port: int, *, block_seconds: int = 1) -> None:
-        self.directory = home / "chain"
+        self.directory = home.absolute() / "chain"
         self.port = port
         self.block_seconds = block_seconds
         self.pid: int | None = None
@@ -231,13 +230,25 @@ class LocalChain:
             return {}
 
     def _adopt(self) -> bool:
-        """Takes over a node that outlived its owner. False where there is none."""
+        """Takes over a node that outlived its owner, recorded or not; ends any other of this folder. False if none.
+
+        A node without a record was started by a process that was killed a moment later; one with another identity
+        belonged to a home that was deleted and made anew in the same place.
+        """
         record = self._read_record()
-        if not record or not self._is_ours(record["port"]):
+        nodes = running_nodes(self.directory / "cache")
+        candidates = [*nodes, (record["pid"], record["port"])] if record else nodes
+        adopted = next(((pid, port) for pid, port in candidates if self._is_ours(port)), None)
+        for pid, port in nodes:
+            if (pid, port) != adopted:
+                _log.warning("ending an Anvil (process %d) that was left behind in %s", pid, self.directory)
+                terminate(pid, seconds=_STOP_SECONDS)
+        if adopted is None:
             return False
-        if self.port not in (0, record["port"]):
-            _log.info("the chain of %s already runs on port %d", self.directory, record["port"])
-        self.pid, self.port = record["pid"], record["port"]
+        if self.port not in (0, adopted[1]):
+            _log.info("the chain of %s already runs on port %d", self.directory, adopted[1])
+        self.pid, self.port = adopted
+        write_atomically(self._record, json.dumps({"pid": self.pid, "port": self.port}).encode())
         return True
 
     def _join_as_guest(self) -> None:
@@ -370,16 +381,9 @@ class LocalChain:
         self.pid = self._process = None
         if pid is None:
             return
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if process is None and not is_anvil(pid):
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-            end = time.monotonic() + _STOP_SECONDS
-            while time.monotonic() < end:
-                if (process.poll() is not None) if process is not None else not is_anvil(pid):
-                    return
-                time.sleep(0.02)
+        terminate(pid, seconds=_STOP_SECONDS)
+        if process is not None:
+            process.poll()  # so that it is not taken for a child that still runs
 
     def _give_up_ownership(self) -> None:
         if self._owner_lock is not None:

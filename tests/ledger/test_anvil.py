@@ -6,109 +6,24 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from history import POOR, RICH, assert_kept, call, kill, make_history, mined, time_of, wait_until
 
 from ledger import _node, anvil
-from ledger._node import is_anvil, unpack_dump
+from ledger._node import is_anvil, running_nodes, unpack_dump
 from ledger.anvil import LocalChain, find_anvil
 from ledger.errors import ChainError, ResourceError, ToolMissing
-from ledger.rpc import connect, rpc
 
 pytestmark = pytest.mark.chain
-
-RICH = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"  # Anvil's first development account
-POOR = "0x00000000000000000000000000000000000000AA"
-# Stores the block time in a log whenever it is called: TIMESTAMP PUSH0 MSTORE; LOG0 of that word; return it.
-CODE = "425f5260205fa060205ff3"
-CREATE = f"6a{CODE}5f52600b6015f3"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything that must come back."""
-
-    balance: int
-    contract: str
-    code: str
-    transaction: str
-    receipt: dict[str, Any]
-    logs: list[Any]
-    block_number: int
-    block_hash: str
-    identity: str
-
-
-def call(chain: LocalChain, method: str, *parameters: Any) -> Any:
-    return rpc(connect(chain.rpc_url), method, *parameters)
-
-
-def mined(chain: LocalChain, transaction: str) -> dict[str, Any]:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if (receipt := call(chain, "eth_getTransactionReceipt", transaction)) is not None:
-            return dict(receipt)
-        time.sleep(0.02)
-    raise AssertionError(f"{transaction} was not mined")
-
-
-def make_history(chain: LocalChain) -> Facts:
-    created = mined(chain, call(chain, "eth_sendTransaction", {"from": RICH, "data": "0x" + CREATE}))
-    contract = created["contractAddress"]
-    called = mined(chain, call(chain, "eth_sendTransaction", {"from": RICH, "to": contract}))
-    mined(chain, call(chain, "eth_sendTransaction", {"from": RICH, "to": POOR, "value": "0x7"}))
-    return read_facts(chain, contract, called["transactionHash"])
-
-
-def read_facts(chain: LocalChain, contract: str, transaction: str) -> Facts:
-    receipt = call(chain, "eth_getTransactionReceipt", transaction)
-    assert receipt is not None
-    return Facts(
-        balance=int(call(chain, "eth_getBalance", POOR, "latest"), 16),
-        contract=contract,
-        code=call(chain, "eth_getCode", contract, "latest"),
-        transaction=transaction,
-        receipt=receipt,
-        logs=call(chain, "eth_getLogs", {"fromBlock": "0x0", "toBlock": "latest", "address": contract}),
-        block_number=int(receipt["blockNumber"], 16),
-        block_hash=call(chain, "eth_getBlockByNumber", receipt["blockNumber"], False)["hash"],
-        identity=(chain.directory / "identity").read_text(),
-    )
-
-
-def assert_kept(chain: LocalChain, before: Facts) -> None:
-    assert before.code == "0x" + CODE
-    assert before.balance % 7 == 0
-    assert before.balance > 0
-    assert len(before.logs) == 1
-    assert before.receipt["blockHash"] == before.block_hash
-    assert read_facts(chain, before.contract, before.transaction) == before
-
-
-def time_of(chain: LocalChain) -> int:
-    return int(call(chain, "eth_getBlockByNumber", "latest", False)["timestamp"], 16)
-
-
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
-
-
-def kill(pid: int | None) -> None:
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_anvil(pid))
 
 
 @pytest.fixture
@@ -185,6 +100,30 @@ def test_killed_owner_leaves_a_node_that_is_adopted(home: Path) -> None:
     with LocalChain(home, 0) as again:
         assert again.pid != pid
         assert_kept(again, facts)
+
+
+def test_killed_owner_before_the_record_is_written_leaves_a_node_that_is_adopted(home: Path) -> None:
+    with other_owner(home) as (process, port, pid):
+        facts = make_history(LocalChain(home, 0).start())
+        process.kill()
+        process.wait()
+        (home / "chain/node.json").unlink()
+        with LocalChain(home, 0) as heir:
+            assert (heir.port, heir.pid) == (port, pid)
+            assert_kept(heir, facts)
+    assert not is_anvil(pid)
+
+
+def test_deleted_home_made_anew_ends_the_old_node(home: Path) -> None:
+    with other_owner(home) as (process, _, pid):
+        process.kill()
+        process.wait()
+        shutil.rmtree(home / "chain")
+        with LocalChain(home, 0) as fresh:
+            assert fresh.pid != pid
+            assert not is_anvil(pid)
+            assert [found for found, _ in running_nodes(home / "chain/cache")] == [fresh.pid]
+    assert running_nodes(home / "chain/cache") == []
 
 
 def test_killed_owner_and_node_come_back(home: Path) -> None:
