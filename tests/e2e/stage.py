@@ -45,7 +45,7 @@ target_loss = {target}
 [timing]
 lease_seconds = {lease}
 challenge_window_seconds = {window}
-
+{admission}
 [data]
 source = "corpus.txt"
 tokenizer = "byte"
@@ -172,11 +172,20 @@ class Stage:
         return process
 
     def task_file(
-        self, *, rounds: int = 2, steps: int = 30, lease: int = 60, window: int = 60, target: float = 2.0
+        self,
+        *,
+        rounds: int = 2,
+        steps: int = 30,
+        lease: int = 60,
+        window: int = 60,
+        target: float = 2.0,
+        admission: str = "",
     ) -> Path:
         (self.home / "corpus.txt").write_text(TEXT)
         path = self.home / f"task-{rounds}-{steps}-{lease}.toml"
-        path.write_text(TASK_FILE.format(rounds=rounds, steps=steps, lease=lease, window=window, target=target))
+        path.write_text(
+            TASK_FILE.format(rounds=rounds, steps=steps, lease=lease, window=window, target=target, admission=admission)
+        )
         return path
 
     def post(self, **sizes: Any) -> int:
