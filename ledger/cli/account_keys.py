@@ -64,6 +64,8 @@ def _print_key(context: CommandContext, name: str, address: str, verb: str) -> N
 def list_(context: CommandContext) -> None:
     """List the stored keys. Needs neither a chain nor a password.
 
+    JSON: a list of `name`, `address` and `path`.
+
     Example: `trainledger account list --json`
     """
     keys = context.keystore.list()
@@ -80,6 +82,9 @@ def list_(context: CommandContext) -> None:
 
 def show(context: CommandContext, who: _Who = None) -> None:
     """Show an account's balances, stake and payout address.
+
+    JSON: `account`, `symbol`, `ether`, `tokens_held`, `staked`, `locked`, `free`, `unbonding`, `credit`,
+    `unbonding_release` (Unix seconds or null) and `payout`.
 
     Examples: `trainledger account show alice`, `trainledger account show 0x… --json`
     """

@@ -18,6 +18,9 @@ def register(app: CommandApp) -> None:
 def list_(context: CommandContext, number: TaskNumber) -> None:
     """List a task's checkpoints from the initial state on: who made each, in how many steps, with which loss.
 
+    JSON: `task`, `initial_state_root` and `checkpoints`, a list of `round`, `parent`, `state_root`, `worker`, `steps`
+    and `heldout_loss` (null where not finite).
+
     Example: `trainledger checkpoint list 1 --json`
     """
     client = context.client()

@@ -50,6 +50,9 @@ def deploy(
     Nobody can change these numbers afterwards, nor the contracts: there is no owner. Defaults suit a public chain (a
     week of unbonding, an hour of window) or, on the local chain, a quick try.
 
+    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `deployer`, `block`, `unbonding_delay`, `minimum_bond`,
+    `minimum_window`, `minimum_lease` and `record`, the path of the record.
+
     Example: `trainledger deploy --rpc-url https://… --account alice --minimum-bond 5`
     """
     from ledger.cli import connection

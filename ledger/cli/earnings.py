@@ -31,6 +31,12 @@ def rewards(context: CommandContext) -> None:
     Each earning names the stake's owner (worker), the key that claimed (operator) and who was paid (payout), so it
     is always clear which key earned what. Credit is what `trainledger withdraw` sends you.
 
+    JSON: `account`, `chain_id`, `ledger`, `symbol`; `balance` with `tokens_held`, `staked`, `locked`, `free`,
+    `unbonding`, `unbonding_release` (Unix seconds or null) and `credit`; `payout`; `earnings`, a list of `task`,
+    `round`, `slot`, `attempt`, `worker`, `operator`, `payout`, `roles` (which of the three the account is),
+    `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block` and `transaction`; `total` with
+    `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and `stake_taken`.
+
     Examples: `trainledger rewards --account alice`, `trainledger rewards --account 0x… --json`
     """
     account = context.address()
@@ -171,7 +177,7 @@ def withdraw(
 ) -> None:
     """Send all of the account's credit (rewards, refunds, awards) to itself or to --to.
 
-    Safe to repeat: with no credit left it says so and changes nothing.
+    Safe to repeat: with no credit left it says so and changes nothing. JSON: `account`, `to`, `amount`, `symbol`.
 
     Examples: `trainledger withdraw --account alice`, `trainledger withdraw --account alice --to 0x…`
     """

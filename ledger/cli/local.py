@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,6 +21,7 @@ from ledger.amounts import parse_tokens
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.deployment import deployment_document, print_deployment
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, StaleDeployment
+from ledger.settings import load_settings
 
 if TYPE_CHECKING:
     from ledger.anvil import LocalChain
@@ -49,6 +52,8 @@ def up(
 
     The chain's state is kept in the home folder: the next `up` goes on where this one stopped, also after a kill or
     a power cut. A second `up` in the same home only says where the chain is.
+
+    JSON: `rpc_url`, `started` (false where it ran already), and what `trainledger deploy` reports.
 
     Example: `trainledger up --fund alice --fund bob`
     """
@@ -142,11 +147,17 @@ def _print(console: Console, document: dict[str, Any], home: Path) -> None:
     else:
         console.print(f"The local chain of {home} is already running at {document['rpc_url']}; nothing to start.")
     print_deployment(console, {name: document[name] for name in document if name not in ("rpc_url", "started")})
+    elsewhere = (
+        "" if load_settings({}, os.environ).home == home else f"  export TRAINLEDGER_HOME={shlex.quote(str(home))}\n"
+    )
     console.print(
         "Next, in another terminal:\n"
+        f"{elsewhere}"
         "  trainledger account new alice\n"
         "  trainledger account fund alice\n"
-        "  trainledger task create examples/quick.toml --account alice"
+        "  trainledger task create examples/quick.toml --account alice\n"
+        "and to earn with it, `trainledger account new`, `fund` and `stake` for another account, and\n"
+        "  trainledger worker run --account bob"
     )
     sys.stdout.flush()
 

@@ -68,6 +68,8 @@ def list_(
 ) -> None:
     """List the posted tasks.
 
+    JSON: a list of tasks, each with the keys of `trainledger task show` up to `state_tensors`.
+
     Examples: `trainledger task list`, `trainledger task list --running --json`
     """
     client = context.client()
@@ -97,6 +99,13 @@ def list_(
 
 def show(context: CommandContext, number: TaskNumber) -> None:
     """Show a task: its parameters, its escrow, and the slot of the current round.
+
+    JSON: `task`, `state` (running, complete or closed), `requester`, `current_round`, `rounds`, `slots_per_round`,
+    `steps_per_round`, `minimum_steps`, `slot_reward`, `bond`, `lease_fee`, `lease_seconds`, `challenge_window`,
+    `admission`, `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target),
+    `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`; and
+    `slot` (null once complete) with `round`, `slot`, `status` (open, leased, submitted or finalised), `attempt`,
+    `next_attempt`, `worker`, `payout`, `deadline`, `seconds_left`, `open_games` and `state_root`.
 
     Example: `trainledger task show 1`
     """
@@ -147,7 +156,8 @@ def _print_task(console: Console, document: dict[str, Any]) -> None:
 def close(context: CommandContext, number: TaskNumber) -> None:
     """Close one of the account's tasks: no new claims, and what nobody can still earn is refunded as credit.
 
-    A slot that is leased or submitted keeps its escrow. Safe to repeat.
+    A slot that is leased or submitted keeps its escrow. Safe to repeat. JSON: `task`, `already_closed`, `refunded`,
+    `escrow_left`, `symbol`.
 
     Example: `trainledger task close 1 --account alice`
     """

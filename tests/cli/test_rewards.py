@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,6 +104,34 @@ def test_query_rewards_prints_the_same_bytes(
     assert theirs.stderr == b""
     assert theirs.stdout == ours.stdout_bytes
     assert len(ours.stdout_bytes) > 1000
+
+
+def all_keys(document: Any) -> set[str]:
+    """Keys at every depth, but for those inside amounts."""
+    if isinstance(document, list):
+        return set().union(*map(all_keys, document))
+    if not isinstance(document, dict) or set(document) == {"wei", "tokens"}:
+        return set()
+    return set(document).union(*map(all_keys, document.values()))
+
+
+def test_json_keys_are_documented_and_documented_keys_are_there(
+    online: CommandLine, paid: tuple[Work, int], wallets: dict[str, Wallet]
+) -> None:
+    number = str(paid[1])
+    for command in (
+        ["rewards", "--account", "owner"],
+        ["account", "show", "owner"],
+        ["account", "list"],
+        ["task", "show", number],
+        ["checkpoint", "list", number],
+        ["withdraw", "--account", "coldwallet"],
+        ["task", "close", number, "--account", "requester"],
+    ):
+        name = [word for word in command[:2] if word.isalpha() and not word.startswith("-")]
+        text = " ".join(online.run(*name, "--help").stdout.split())
+        documented = set(re.findall(r"`(\w+)`", text[text.index("JSON:") :].split(" Example")[0]))
+        assert documented == all_keys(online.json(*command)), command
 
 
 def test_query_rewards_imports_nothing_of_ours() -> None:
