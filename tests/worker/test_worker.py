@@ -474,3 +474,63 @@ def test_run_a_node_that_refuses_for_a_moment_is_asked_again(
     made.worker.run()
     assert made.recorder.texts("chain-lost") == ["The node is behind. Asking again until it answers."]
     assert ledger.books.tasks[1].complete
+
+
+def test_run_a_store_that_is_down_is_waited_for_with_the_trained_state(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ledger.errors import DataError
+    from trainer.worker import round as round_module
+
+    whole, tries = round_module.save_state, []
+
+    def down(*arguments: object) -> bytes:
+        tries.append(1)
+        if len(tries) <= 3:
+            raise DataError("The store s3://x does not serve states.")
+        return whole(*arguments)  # type: ignore[arg-type]  # passed through as they came
+
+    monkeypatch.setattr(round_module, "save_state", down)
+    made = bench(ledger, tmp_path, task, ALICE)
+    made.worker.run()
+    assert len(made.recorder.texts("store-lost")) == 1
+    assert [progress.step for progress in made.recorder.steps if progress.round == 0] == list(range(1, 13))
+    assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
+
+
+def test_run_a_store_that_stays_down_costs_the_lease_and_not_the_work(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ledger.errors import DataError
+    from trainer.worker import round as round_module
+
+    def down(*arguments: object) -> bytes:
+        if ledger.books.now < 1_000_000 + 150:  # a lease lasts 100 s
+            raise DataError("The store s3://x does not serve states.")
+        return whole(*arguments)  # type: ignore[arg-type]  # passed through as they came
+
+    whole = round_module.save_state
+    monkeypatch.setattr(round_module, "save_state", down)
+    made = bench(ledger, tmp_path, task, ALICE)
+    made.worker.run()
+    assert "ran out" in made.recorder.texts("lease-lost")[0]
+    assert kinds(ledger)[:3] == ["claim", "claim", "submit"]
+    assert [progress.step for progress in made.recorder.steps if progress.round == 0] == list(range(1, 13))
+
+
+def test_run_a_download_ends_when_asked_and_goes_on_later(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
+    made = bench(ledger, tmp_path, task, ALICE)
+    made.recorder.on_say = lambda event: None
+    original, calls = made.chain.store_url, []
+
+    def stop_then(number: int, /) -> str:
+        calls.append(number)
+        made.stop.request()  # Ctrl-C while the data set is on its way
+        return original(number)
+
+    made.chain.store_url = stop_then  # type: ignore[method-assign]  # the moment under test
+    with pytest.raises(Exception, match="Interrupted"):
+        made.worker.run()
+    assert ledger.writes == []
+    bench(ledger, tmp_path, task, ALICE).worker.run()
+    assert ledger.books.tasks[1].complete

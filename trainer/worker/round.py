@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
-from ledger.errors import ChainError, ContractReverted, LeaseLost, ResourceError, TransactionFailed
+from ledger.errors import ChainError, ContractReverted, DataError, LeaseLost, ResourceError, TransactionFailed
 from ledger.performance import bits_float
 from ledger.types import SlotStatus
 from trainer.checkpoints import save_state
@@ -91,7 +91,7 @@ class RoundRunner:
         trained = prepared.snapshot
         if trained is None or trained.stage != "trained":
             trained = self._train(prepared, lease)
-        self._publish(prepared, trained)
+        self._publish(prepared, trained, lease)
         return self._submit(prepared, trained, lease)
 
     def _train(self, prepared: Prepared, lease: Lease) -> Snapshot:
@@ -160,11 +160,21 @@ class RoundRunner:
             earned=self._earned(),
         )
 
-    def _publish(self, prepared: Prepared, trained: Snapshot) -> None:
-        """Puts the state into the store before anybody can be told its root."""
+    def _publish(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> None:
+        """Puts the state into the store before anybody is told its root. A store that is down is waited for."""
         materials = prepared.materials
-        began = time.monotonic()
-        root = save_state(materials.store, trained.state, materials.layout)
+        began, pause, silent = time.monotonic(), self._options.poll_seconds, False
+        while True:
+            try:
+                root = save_state(materials.store, trained.state, materials.layout)
+                break
+            except DataError as error:
+                if not silent:
+                    self._reporter.say(
+                        "store-lost", f"{error.problem} The trained state is kept; trying again.", task=lease.task
+                    )
+                silent, pause = True, min(LONGEST_PAUSE, pause * 2)
+                self._wait_for_store(lease, pause)
         if root != trained.root:  # memory that flips bits; a submission of either root would be disputed
             raise ResourceError(
                 f"The state changed while it was saved: {root_hex(trained.root)} became {root_hex(root)}.",
@@ -177,6 +187,21 @@ class RoundRunner:
             round=prepared.key.round,
             state_root=root,
         )
+
+    def _wait_for_store(self, lease: Lease, seconds: float) -> None:
+        """Waits while the lease stands. Raises LeaseLost when it does not, and what a stop asks for."""
+        if self._stop.requested:
+            raise self._stop.error(remedy=f"The trained state is kept. {RESUME}")
+        self._stop.wait(seconds)
+        try:
+            slot = self._chain.slot(lease.task, lease.round, lease.slot)
+            problem = lease_problem(lease, slot, self._chain.chain_time())
+        except ChainError as error:
+            if not is_outage(error):
+                raise
+            return
+        if problem is not None:
+            raise LeaseLost(problem, remedy="The trained state is kept, in case the slot comes back.")
 
     def _submit(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> RoundDone:
         done = RoundDone(

@@ -30,6 +30,8 @@ _TRIAL_STEPS = 4
 _STATES_ON_DISK = 4
 _KEPT_MATERIALS = 2
 _KEPT_BASES = 2
+# Seconds between two lines about a download.
+_DOWNLOAD_NEWS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +148,32 @@ class Workshop:
                 base_step=snapshot.base_step,
                 snapshot=snapshot,
             )
-        state = load_state(materials.store, key.base_root, materials.layout, self._bases)
+        watch = self._download_watch()
+        state = load_state(
+            materials.store,
+            key.base_root,
+            materials.layout,
+            self._bases,
+            progress=lambda done, total: watch("the first state", done, total),
+        )
         self._forget_old_bases()
         return Prepared(key=key, materials=materials, start=state, base_step=step_of(state), snapshot=None)
+
+    def _download_watch(self) -> Callable[[str, int, int], None]:
+        """Shows the progress of long downloads, and ends them (to be gone on with later) when asked to stop."""
+        shown_at = self._clock()
+
+        def watch(what: str, done: int, total: int) -> None:
+            nonlocal shown_at
+            if self._stop.requested:
+                raise self._stop.error(remedy=RESUME)
+            if self._clock() - shown_at >= _DOWNLOAD_NEWS:
+                shown_at = self._clock()
+                self._reporter.say(
+                    "downloading", f"Downloading {what}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB.", done=done
+                )
+
+        return watch
 
     def _forget_old_bases(self) -> None:
         """Keeps the disk from filling with the states of rounds long past."""
@@ -168,7 +193,7 @@ class Workshop:
         short = self._too_large(description)
         if short is not None:
             return short
-        materials = fetch_materials(description, store, self._cache)
+        materials = fetch_materials(description, store, self._cache, progress=self._download_watch())
         self._materials.pop(digest, None)
         while len(self._materials) >= _KEPT_MATERIALS:
             self._materials.pop(next(iter(self._materials)))
