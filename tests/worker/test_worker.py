@@ -534,3 +534,23 @@ def test_run_a_download_ends_when_asked_and_goes_on_later(task: TinyTask, ledger
     assert ledger.writes == []
     bench(ledger, tmp_path, task, ALICE).worker.run()
     assert ledger.books.tasks[1].complete
+
+
+def test_run_losing_the_race_for_a_slot_is_nothing_unusual(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
+    made, other = bench(ledger, tmp_path, task, ALICE), bench(ledger, tmp_path, task, BOB)
+
+    def be_faster(method: str) -> None:
+        if method == "claim" and not ledger.writes:
+            ledger.before_write = lambda method: None
+            base = task.parameters.initial_state_root
+            other.chain.claim(ledger.books.tasks[1], 0, base_root=base, attempt=0, worker=BOB)
+
+    ledger.before_write = be_faster
+    made.worker.run()
+    assert made.recorder.texts("waiting")[:2] == [
+        "Task 1: another worker was faster with round 0.",
+        f"Task 1: round 0 is leased to {BOB} for 97 s more.",
+    ]
+    # Bob never came back: his lease ran out, and alice did the round.
+    assert [ledger.books.lineage[(1, at)].worker for at in range(3)] == [ALICE] * 3
+    assert ledger.books.burned == TOKEN
