@@ -77,7 +77,7 @@ def test_life_exported_checkpoint_measures_the_same_without_trainledger(
     said = stage.ask("checkpoint", "export", str(task), "--to", str(tmp_path / "model"))
     assert said["state_root"] == "0x" + lineage[-1].state_root.hex()
     measured = subprocess.run(
-        [sys.executable, "-m", "model.measure"], cwd=tmp_path / "model", capture_output=True, text=True, timeout=60
+        [sys.executable, "measure.py"], cwd=tmp_path / "model", capture_output=True, text=True, timeout=60
     )
     assert measured.returncode == 0, measured.stderr
     assert repr(bits_float(lineage[-1].heldout_loss))[:8] in measured.stdout
