@@ -12,6 +12,8 @@ from worker_fakes import ALICE, BOB, TOKEN, FakeLedger, kinds
 from ledger.performance import pay_for
 from ledger.types import Admission, SlotStatus
 from trainer.commit.states import state_root
+from trainer.worker.machine import SpeedRecord
+from trainer.worker.session import worker_folder
 
 
 def test_run_one_worker_takes_a_task_to_its_end(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
@@ -181,3 +183,21 @@ def test_run_losing_the_race_for_a_slot_is_nothing_unusual(task: TinyTask, ledge
     # Bob never came back: his lease ran out, and alice did the round.
     assert [ledger.books.lineage[(1, at)].worker for at in range(3)] == [ALICE] * 3
     assert ledger.books.burned == TOKEN
+
+
+def test_run_measures_again_after_a_moment_that_made_the_machine_look_slow(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    made = bench(ledger, tmp_path, task, ALICE)
+    # What a trial on a machine busy with something else leaves behind: 100 s a step, of a lease of 100 s.
+    SpeedRecord(worker_folder(made.home, ALICE) / "speeds.json").note(
+        task.program.root, "cpu", seconds=1200.0, steps=12
+    )
+    summary = made.worker.run()
+    assert [event for event in made.recorder.events if event in ("waiting", "measured", "claimed")][:3] == [
+        "waiting",
+        "measured",
+        "claimed",
+    ]
+    assert "the lease lasts 100 s" in made.recorder.texts("waiting")[0]
+    assert summary.rounds_paid == 3

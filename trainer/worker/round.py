@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +59,22 @@ class RoundDone:
     loss_bits: int
 
 
+class _SmoothLoss:
+    """Mean of the last steps' losses, the older ones counting less: one batch's loss says little about training."""
+
+    def __init__(self, *, memory_steps: float = 25.0) -> None:
+        self._memory = memory_steps
+        self._sum = self._weight = 0.0
+        self._seen = 0
+
+    def add(self, loss: float, *, steps: int) -> float:
+        """The mean after a loss measured at step number `steps`; not finite once a loss is not."""
+        fade = math.exp((self._seen - steps) / self._memory)
+        self._seen = steps
+        self._sum, self._weight = self._sum * fade + loss, self._weight * fade + 1.0
+        return self._sum / self._weight
+
+
 class RoundRunner:
     """Trains and submits leased rounds of one worker."""
 
@@ -104,8 +121,11 @@ class RoundRunner:
                 prepared.key, attempt=lease.attempt, base_step=base_step, stage="training", state=state
             )
 
+        smooth = _SmoothLoss()
+
         def show(report: StepReport) -> None:
-            self._reporter.progress(self._progress(report, lease, before=before, asked=asked))
+            loss = smooth.add(report.loss, steps=report.done)
+            self._reporter.progress(self._progress(report, lease, loss=loss, before=before, asked=asked))
 
         with LeaseWatch(self._chain, lease, self._reporter, poll_seconds=self._options.poll_seconds) as watch:
             try:
@@ -147,14 +167,14 @@ class RoundRunner:
         speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._options.device)
         return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
 
-    def _progress(self, report: StepReport, lease: Lease, *, before: int, asked: int) -> RoundProgress:
+    def _progress(self, report: StepReport, lease: Lease, *, loss: float, before: int, asked: int) -> RoundProgress:
         seconds = max(report.seconds, 1e-9)
         return RoundProgress(
             task=lease.task,
             round=lease.round,
             step=before + report.done,
             steps=asked,
-            loss=report.loss,
+            loss=loss,
             tokens_per_second=report.tokens / seconds,
             eta_seconds=(report.total - report.done) * seconds / report.done,
             earned=self._earned(),

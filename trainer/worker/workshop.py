@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,12 +223,16 @@ class Workshop:
         speed = self._speeds.seconds_per_step(program.root, self._options.device)
         if speed is None:
             speed = self._measure(prepared.materials, prepared.start)
-        return judge_speed(
+        reason = judge_speed(
             prepared.materials.task.parameters,
             self._options,
             seconds_per_step=speed,
             steps_left=prepared.steps_left,
         )
+        if reason is not None:
+            # Other programs may have kept the machine busy just then: a refusal must not outlive its cause.
+            self._speeds.forget(program.root, self._options.device)
+        return reason
 
     def _measure(self, materials: Materials, state: State) -> float:
         """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step."""
@@ -244,8 +250,9 @@ class Workshop:
         )
         if not result.completed:
             raise self._stop.error(remedy=RESUME)
-        # The first step warms up allocators and caches.
-        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0]
+        # The first step warms up allocators and caches; of the others the middle one, for a moment's stall is no speed.
+        steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        step = statistics.median(steps) if steps else times[0]
         total = step * asked + (result.seconds - times[-1])
         self._speeds.note(materials.program.root, self._options.device, seconds=total, steps=asked)
         self._reporter.say(
