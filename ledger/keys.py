@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.atomic import exclusive_lock, write_atomically
-from ledger.errors import WalletError
+from ledger.errors import ResourceError, WalletError
 
 if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedTransaction
@@ -142,7 +142,12 @@ class KeyStore:
         key, document = self._read(self.find(name_or_address).path)
         try:
             secret = Account.decrypt(document, password)
-        except ValueError:
+        except ValueError as error:
+            if "MAC mismatch" not in str(error):  # scrypt, where it does not get its 256 MiB
+                raise ResourceError(
+                    f"The key of account {key.name!r} could not be unlocked: {error}.",
+                    remedy="Unlocking takes 256 MiB of memory for a moment; close other programs and try again.",
+                ) from error
             raise WalletError(
                 f"The password does not open account {key.name!r} ({key.address}).",
                 remedy="Check the password in TRAINLEDGER_PASSWORD or in the password file.",

@@ -60,7 +60,7 @@ def write_state_file(state: State, local: Path) -> None:
         if any(reason in str(error) for reason in ("os error 28", "os error 122")):
             raise ResourceError(
                 f"The disk is full: {local} cannot be written.",
-                remedy="Free some space and run the same command again; nothing is lost.",
+                remedy="Free some space and run the same command again: it goes on from what was saved.",
             ) from error
         raise DataError(f"The state cannot be written to {local}: {error}.") from error
 

@@ -209,7 +209,7 @@ class BlobStore:
             if error.errno in _FULL:
                 raise ResourceError(
                     f"The store {self.url} is full: {path} does not fit.",
-                    remedy="Free some space there and run the same command again; nothing is lost.",
+                    remedy="Free some space there and run the same command again: it goes on from what was saved.",
                 ) from error
             raise _Unreachable(f"{type(error).__name__}: {error}") from error
 
@@ -227,7 +227,7 @@ def _writing(local: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise ResourceError(
                 f"The disk is full: {local} cannot be written.",
-                remedy="Free some space and run the same command again; nothing is lost.",
+                remedy="Free some space and run the same command again: it goes on from what was saved.",
             ) from error
         raise DataError(f"{local} cannot be written: {error.strerror or error}.") from error
 
