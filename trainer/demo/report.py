@@ -16,6 +16,7 @@ from ledger.errors import TrainledgerError
 from ledger.performance import bits_float, pay_for
 from ledger.types import Checkpoint, VaultTotals
 from trainer.demo.commands import Commands
+from trainer.demo.runs import short_path
 from trainer.demo.workers import WorkerProcess
 
 
@@ -159,7 +160,7 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
     console.print("\n[bold]The last checkpoint writes:[/]")
     for line in report.sample.splitlines():
         console.print(f"  {line}", markup=False, highlight=False)
-    folder = commands.run.folder
+    folder = short_path(commands.run.folder)
     console.print("\n[bold]Try next[/]")
     for words, what in (
         (f"trainledger up --home {folder}", "the same chain again, in a terminal of its own; then:"),

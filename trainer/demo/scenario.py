@@ -19,7 +19,7 @@ from ledger.settings import load_settings
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
 from trainer.demo.report import Report, make_report, print_report
-from trainer.demo.runs import Run, open_run
+from trainer.demo.runs import Run, open_run, short_path
 from trainer.demo.workers import WorkerProcess
 
 WORKERS = ("worker-1", "worker-2")
@@ -46,7 +46,7 @@ class Demonstration:
             TrainledgerError: a step failed, or the money does not add up to the wei.
         """
         if self.run.resumed:
-            self.console.print(f"Going on with the demonstration in {self.run.folder}.", markup=False)
+            self.console.print(f"Going on with the demonstration in {short_path(self.run.folder)}.", markup=False)
         with LocalChain(self.run.folder, self._port()) as chain:
             self.run.note(port=chain.port)
             return self._play_on(chain, Commands(self.run, chain.rpc_url, self.console))
@@ -81,7 +81,9 @@ class Demonstration:
         settings = load_settings({"home": self.run.folder, "rpc_url": chain.rpc_url}, {})
         context = CommandContext(settings=settings, command="trainledger demo")
         deployment, folder = adopt_or_deploy(context, chain)
-        self.console.print(f"  The local chain runs at {chain.rpc_url}. Contracts (record in {folder}):", markup=False)
+        self.console.print(
+            f"  The local chain runs at {chain.rpc_url}. Contracts (record in {short_path(folder)}):", markup=False
+        )
         for name in ("ledger", "vault", "token", "game"):
             self.console.print(f"  {name:<7} {getattr(deployment, name)}", markup=False)
         return LedgerClient(context.web3, deployment)
@@ -110,7 +112,7 @@ class Demonstration:
         if noted is None and posted:  # killed between posting and noting it
             noted = max(posted)
         if noted is None or noted not in posted:
-            commands.say("task", "create", str(self.task_file), "--account", REQUESTER)
+            commands.say("task", "create", short_path(self.task_file), "--account", REQUESTER)
             noted = max(int(task["task"]) for task in commands.ask("task", "list"))
         else:
             commands.say("task", "show", str(noted))
@@ -125,7 +127,8 @@ class Demonstration:
         ]
         if client.task(task).complete:
             return workers
-        commands.show(*words, "WORKER   (twice, each in a process of its own)")
+        for name in WORKERS:
+            commands.show(*words, name)
         with _stopping(workers):
             for worker in workers:
                 worker.start()
