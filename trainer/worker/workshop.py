@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.errors import BlobMissing, DataError, SpecificationError
+from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
@@ -190,7 +190,13 @@ class Workshop:
         if known is not None and known.task.parameters == task.parameters:
             return known
         hint = self._chain.store_url(task.number)
-        store = self._open_store(judge_store(hint, self._store_url, self._options.allowed_stores) or self._store_url)
+        named = judge_store(hint, self._store_url, self._options.allowed_stores)
+        try:
+            store = self._open_store(named or self._store_url)
+        except (SettingsError, ToolMissing) as error:
+            if named is None:
+                raise
+            return Reason("store", f"the store that it names cannot be used: {error}", (named,))
         description = fetch_description(task, store)
         short = self._too_large(description)
         if short is not None:
