@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ledger.amounts import format_tokens
+from ledger.cli.output import loss_value
 from ledger.client import LedgerClient
 from ledger.errors import TrainledgerError
 from ledger.performance import bits_float, pay_for
@@ -51,7 +52,7 @@ class Report:
                 {
                     "round": point.round,
                     "worker": point.worker,
-                    "heldout_loss": bits_float(point.heldout_loss),
+                    "heldout_loss": loss_value(point.heldout_loss),
                     "state_root": "0x" + point.state_root.hex(),
                     "paid": str(paid),
                 }

@@ -14,8 +14,9 @@ from ledger.anvil import LocalChain
 from ledger.cli.common import CommandContext
 from ledger.cli.local import adopt_or_deploy
 from ledger.client import LedgerClient
-from ledger.errors import ChainUnreachable
+from ledger.errors import ChainUnreachable, SpecificationError
 from ledger.settings import load_settings
+from ledger.spec import load_task_file
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
 from trainer.demo.report import Report, make_report, print_report
@@ -30,12 +31,23 @@ _TASK_FILE = Path(__file__).with_name("task.toml")
 
 
 class Demonstration:
-    """One run of the demonstration. Each step looks at what is already there, so a killed run goes on."""
+    """One run of the demonstration. Each step looks at what is already there, so a killed run goes on.
+
+    Raises:
+        SpecificationError: the task file is wrong, or has fewer rounds than there are workers.
+    """
 
     def __init__(self, home: Path, console: Console, *, task_file: Path = _TASK_FILE) -> None:
         self.home = home
         self.console = console
         self.task_file = task_file
+        rounds = load_task_file(task_file).rounds
+        if rounds < len(WORKERS):
+            raise SpecificationError(
+                f"task.rounds is {rounds}, and the demonstration has {len(WORKERS)} workers to pay.",
+                field="task.rounds",
+                remedy=f"Give it {len(WORKERS)} rounds at least.",
+            )
         self.run: Run = open_run(home)
         self._verified: set[tuple[int, bytes]] = set()
 
