@@ -129,7 +129,7 @@ def test_judge_claim_says_exactly_what_is_in_the_way(changes: dict[str, Any], ex
     assert expected.key == (expected.code, *expected.about)
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.combinations(range(len(TABLE)), 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(range(len(TABLE)), 2)))
 def test_judge_claim_of_two_obstacles_names_the_first(first: int, second: int) -> None:
     both = {**TABLE[second][0], **TABLE[first][0]}
     reason = judge_claim(given_facts(**both), OPTIONS)
