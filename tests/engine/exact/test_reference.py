@@ -1,0 +1,217 @@
+"""The reference against exact fractions: no float takes part in any expected value."""
+
+import math
+import struct
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.engine.exact import reference
+from trainer.engine.exact.backends import BACKENDS, admitted_backends
+from trainer.engine.exact.selftest import KNOWN_ANSWERS, digests, inputs, run_selftest
+
+NAN = 0x7FC00000
+FINITE = st.integers(0, 0x7F7FFFFF).flatmap(lambda bits: st.sampled_from([bits, bits | 0x80000000]))
+SPECIAL = st.sampled_from([0, 0x80000000, 1, 0x80000001, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, NAN])
+NEAR_ONE = st.integers(0x3B000000, 0x43000000).flatmap(lambda bits: st.sampled_from([bits, bits | 0x80000000]))
+ANY = st.one_of(FINITE, SPECIAL, NEAR_ONE)
+EXAMPLES = settings(max_examples=200, deadline=None)
+
+
+def tensor(bits: list[int]) -> torch.Tensor:
+    return torch.tensor([value - (1 << 32) if value >> 31 else value for value in bits], dtype=torch.int32).view(
+        torch.float32
+    )
+
+
+def bits(x: torch.Tensor) -> list[int]:
+    return [value & 0xFFFFFFFF for value in x.contiguous().view(torch.int32).flatten().tolist()]
+
+
+def exact(pattern: int) -> Fraction:
+    """The value of finite bits."""
+    exponent, significand = pattern >> 23 & 0xFF, pattern & 0x7FFFFF
+    value = Fraction(significand | (0x800000 if exponent else 0)) * Fraction(2) ** (max(exponent, 1) - 150)
+    return -value if pattern >> 31 else value
+
+
+def nearest(value: Fraction, *, negative_zero: bool = False) -> int:
+    """Bits of the binary32 nearest to a fraction, ties to even; written from IEEE 754, not from a float."""
+    if value == 0:
+        return 0x80000000 if negative_zero else 0
+    sign, size = (0x80000000, -value) if value < 0 else (0, value)
+    exponent = max(size.numerator.bit_length() - size.denominator.bit_length(), -126)
+    if exponent > -126 and size < Fraction(2) ** exponent:
+        exponent -= 1
+    significand = round(size / Fraction(2) ** (exponent - 23))  # Python rounds fractions half to even
+    if significand == 1 << 24:
+        exponent, significand = exponent + 1, 1 << 23
+    if exponent > 127:
+        return sign | 0x7F800000
+    return sign | (significand if significand < 1 << 23 else (exponent + 127 << 23) | (significand & 0x7FFFFF))
+
+
+def is_nan(pattern: int) -> bool:
+    return pattern & 0x7FFFFFFF > 0x7F800000
+
+
+def row_exponent(row: list[int]) -> int:
+    greatest = max(pattern & 0x7FFFFFFF for pattern in row)
+    return min(max((greatest >> 23) - 126, -96), 128)
+
+
+@EXAMPLES
+@given(st.lists(ANY, min_size=1, max_size=20), st.integers(3, 13))
+def test_quantise_rows_equals_fractions(row: list[int], precision: int) -> None:
+    q, scale = reference.quantise_rows(tensor(row)[None], precision)
+    if any(pattern & 0x7FFFFFFF >= 0x7F800000 for pattern in row):
+        assert q.tolist() == [[0] * len(row)]
+        assert bits(scale) == [NAN]
+        return
+    exponent, largest = row_exponent(row), 2 ** (precision - 1) - 1
+    expected = [
+        min(max(round(exact(pattern) * Fraction(2) ** (precision - 1 - exponent)), -largest), largest)
+        for pattern in row
+    ]
+    assert q.tolist() == [expected]
+    assert bits(scale) == [nearest(Fraction(2) ** (exponent - precision + 1))]
+
+
+@EXAMPLES
+@given(st.lists(ANY, min_size=1, max_size=20))
+def test_max_and_argmax_follow_the_total_order(row: list[int]) -> None:
+    def rank(pattern: int) -> tuple[int, Fraction, int]:
+        if is_nan(pattern):
+            return (2, Fraction(0), 0)
+        if pattern & 0x7FFFFFFF == 0x7F800000:
+            return (-1 if pattern >> 31 else 1, Fraction(0), 0)
+        return (0, exact(pattern), 0 if pattern >> 31 else 1)
+
+    best = max(range(len(row)), key=lambda index: rank(row[index]))  # the first of equals
+    assert bits(reference.max_rows(tensor(row)[None])) == [NAN if is_nan(row[best]) else row[best]]
+    assert reference.argmax_rows(tensor(row)[None]).item() == best
+
+
+@EXAMPLES
+@given(st.lists(ANY, min_size=1, max_size=40), st.integers(-96, 128) | st.none())
+def test_sum_rows_equals_fractions(row: list[int], exponent: int | None) -> None:
+    exponent = row_exponent(row) if exponent is None else exponent
+    actual = bits(reference.sum_rows(tensor(row)[None], torch.tensor([[exponent]], dtype=torch.int32)))
+    infinities = {pattern for pattern in row if pattern & 0x7FFFFFFF == 0x7F800000}
+    if any(map(is_nan, row)) or len(infinities) == 2:
+        assert actual == [NAN]
+        return
+    if infinities:
+        assert actual == list(infinities)
+        return
+    total = sum(min(max(round(exact(pattern) * Fraction(2) ** (30 - exponent)), -(2**30)), 2**30) for pattern in row)
+    rounded = exact(nearest(Fraction(total)))
+    assert actual == [nearest(rounded * Fraction(2) ** (exponent - 30))]
+
+
+@EXAMPLES
+@given(st.lists(NEAR_ONE | SPECIAL, min_size=6, max_size=6), st.sampled_from([(8, 8), (13, 13), (8, 13)]))
+def test_matmul_equals_fractions(values: list[int], precision: tuple[int, int]) -> None:
+    halves = zip((values[:3], values[3:]), precision, strict=True)
+    a, b = (reference.quantise_rows(tensor(part)[None], p) for part, p in halves)
+    actual = bits(reference.matmul(a, b, bits=precision))
+    scales = [bits(part[1])[0] for part in (a, b)]
+    if any(map(is_nan, scales)):
+        assert actual == [NAN]
+        return
+    total = sum(x * y for x, y in zip(a[0][0].tolist(), b[0][0].tolist(), strict=True))
+    first = nearest(exact(nearest(Fraction(total))) * exact(scales[0]))
+    if first & 0x7FFFFFFF == 0x7F800000:  # the first of the two products overflows: the second cannot bring it back
+        assert actual == [first]
+    else:
+        assert actual == [nearest(exact(first) * exact(scales[1]))]
+
+
+@EXAMPLES
+@given(st.lists(ANY, min_size=1, max_size=30))
+def test_square_root_is_correctly_rounded(row: list[int]) -> None:
+    for pattern, actual in zip(row, bits(reference.square_root(tensor(row))), strict=True):
+        if is_nan(pattern) or (pattern >> 31 and pattern != 0x80000000):
+            assert actual == NAN
+        elif pattern in (0, 0x80000000, 0x7F800000):
+            assert actual == pattern
+        else:
+            # The root of value * 2^300, to so many digits that no tie is possible, with a sticky last bit.
+            scaled = exact(pattern) * 2**300
+            root = math.isqrt(scaled.numerator)
+            sticky = 0 if root * root == scaled.numerator else 1
+            assert scaled.denominator == 1
+            assert actual == nearest(Fraction(2 * root + sticky, 2) / 2**150)
+
+
+def test_nearest_equals_the_processor() -> None:
+    values = [1.5, -0.1, 3.4e38, 1e-45, 1e-40, 2**-126, 16777217.0, 0.3333333333333333]
+    expected = [struct.unpack("<I", struct.pack("<f", value))[0] for value in values]
+    assert [nearest(Fraction(value)) for value in values] == expected
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_is_admitted_or_named(name: str) -> None:
+    fault = admitted_backends(torch.device("cpu"))[name]
+    # int8 kernels may be wrong on processors without VNNI; the two float backends are right wherever IEEE 754 holds.
+    assert not fault or (name == "int8" and "sums are wrong" in fault)
+
+
+@EXAMPLES
+@given(st.integers(1, 9), st.integers(1, 300), st.integers(1, 9), st.integers(0, 2**31), st.data())
+def test_backends_agree(rows: int, length: int, columns: int, seed: int, data: st.DataObject) -> None:
+    precision = data.draw(st.sampled_from([(8, 8), (13, 13), (8, 13), (13, 8), (3, 13)]))
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (
+        torch.randint(1 - 2 ** (p - 1), 2 ** (p - 1), (size, length), generator=generator, dtype=torch.int16)
+        for p, size in zip(precision, (rows, columns), strict=True)
+    )
+    expected = (a[:, None].to(torch.int64) * b[None].to(torch.int64)).sum(-1)
+    for name, fault in admitted_backends_once().items():
+        if not fault:
+            assert torch.equal(BACKENDS[name].multiply(a, b, *precision), expected), name
+
+
+_ADMITTED: dict[str, str] = {}
+
+
+def admitted_backends_once() -> dict[str, str]:
+    if not _ADMITTED:
+        _ADMITTED.update(admitted_backends(torch.device("cpu")))
+    return _ADMITTED
+
+
+def test_inputs_reach_special_values() -> None:
+    a, b = inputs()
+    assert a.shape == b.shape == (64, 257)
+    pairs = set(zip(bits(a[1]), bits(b[1]), strict=True))
+    special = {pattern for pair in pairs for pattern in pair}
+    assert {0, 0x80000000, 1, 0x7F800000, 0xFF800000, NAN} <= special
+
+
+def test_selftest_passes_here() -> None:
+    test = run_selftest()
+    assert [check for check in test.checks if check.fault] == []
+    assert test.passed
+    assert test.fastest in test.backends
+
+
+def test_selftest_reports_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN_ANSWERS, "divide", "00" * 32)
+    test = run_selftest()
+    assert not test.passed
+    assert [check.name for check in test.checks if check.fault] == ["divide"]
+
+
+def test_digests_do_not_depend_on_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = dict(digests(torch.device("cpu")))
+        torch.set_num_threads(2)
+        assert dict(digests(torch.device("cpu"))) == one
+    finally:
+        torch.set_num_threads(threads)
