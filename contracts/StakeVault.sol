@@ -16,14 +16,14 @@ import {TaskId} from "./types/Identifiers.sol";
 contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
-    /// @notice Longest delay that a deployment may ask of unbonding stake, in seconds.
-    uint64 public constant MAXIMUM_UNBONDING_DELAY = 365 days;
-
     /// @dev Both totals fit one storage slot, so moving value from stake to credit writes once.
     struct Totals {
         uint128 staked;
         uint128 owed;
     }
+
+    /// @notice Longest delay that a deployment may ask of unbonding stake, in seconds.
+    uint64 public constant MAXIMUM_UNBONDING_DELAY = 365 days;
 
     IERC20 private immutable _TOKEN;
     address private immutable _LEDGER;
@@ -134,9 +134,15 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function payFromEscrow(TaskId task, address to, uint256 amount) external onlyLedger {
+    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedger {
+        uint128 locked = _accounts[owner].locked;
+        require(bond <= locked, InsufficientLockedStake(owner, locked, bond));
         uint256 escrow = _escrows[task];
         require(amount <= escrow, InsufficientEscrow(task, escrow, amount));
+        // forge-lint: disable-next-line(unsafe-typecast)
+        locked -= uint128(bond); // at most `locked`
+        _accounts[owner].locked = locked;
+        emit BondReleased(owner, bond, locked);
         _pay(task, to, amount, escrow - amount);
     }
 
@@ -158,17 +164,6 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         account.locked = locked;
         emit BondLocked(owner, amount, locked);
         return payoutOf(owner);
-    }
-
-    /// @inheritdoc IStakeVault
-    function releaseBond(address owner, uint256 amount) external onlyLedger {
-        StakeAccount storage account = _accounts[owner];
-        uint128 locked = account.locked;
-        require(amount <= locked, InsufficientLockedStake(owner, locked, amount));
-        // forge-lint: disable-next-line(unsafe-typecast)
-        locked -= uint128(amount); // at most `locked`
-        account.locked = locked;
-        emit BondReleased(owner, amount, locked);
     }
 
     /// @inheritdoc IStakeVault

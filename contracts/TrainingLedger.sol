@@ -100,7 +100,7 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ITrainingLedger
-    function claim(Claim calldata request) external nonReentrant {
+    function claim(Claim calldata request) external nonReentrantView {
         TaskStorage.StoredTask storage stored = _tasks[request.task];
         TaskStorage.Terms memory terms = _terms(request.task);
         _checkClaim(request, stored, terms);
@@ -116,8 +116,11 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
 
         address payout = _VAULT.lockBond(request.worker, terms.bond);
         deadline = uint40(block.timestamp) + terms.leaseSeconds;
-        (slot.worker, slot.attempt, slot.deadline) = (request.worker, attempt, deadline);
-        (slot.status, slot.openGames, slot.payout) = (SlotStatus.Leased, 0, payout);
+        slot.worker = request.worker;
+        slot.attempt = attempt;
+        slot.deadline = deadline;
+        slot.status = SlotStatus.Leased;
+        slot.payout = payout;
         emit SlotClaimed(
             request.task, request.round, request.worker, 0, attempt, msg.sender, payout, request.baseRoot, deadline
         );
@@ -129,15 +132,18 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         TaskStorage.Work memory work = _tasks[result.task].work;
         Slot storage slot = _slot(result.task, result.round, result.slot);
         address worker = _checkSubmitter(result, slot);
-        Root base = baseRoot(result.task, result.round);
+        Root base = _base(result.task, result.round);
         require(result.baseRoot == base, WrongBase(result.baseRoot, base));
         bool stepsGood = result.steps >= work.minimumSteps && result.steps <= terms.stepsPerRound;
         require(stepsGood, WrongSteps(result.steps, work.minimumSteps, terms.stepsPerRound));
         _checkState(result, work.stateTensors);
 
         uint40 deadline = uint40(block.timestamp) + work.challengeWindow;
-        (slot.deadline, slot.status) = (deadline, SlotStatus.Submitted);
-        (slot.steps, slot.heldOutLoss, slot.stateRoot) = (result.steps, result.heldOutLoss, result.stateRoot);
+        slot.deadline = deadline;
+        slot.status = SlotStatus.Submitted;
+        slot.steps = result.steps;
+        slot.heldOutLoss = result.heldOutLoss;
+        slot.stateRoot = result.stateRoot;
         emit Submitted(
             result.task,
             result.round,
@@ -153,7 +159,10 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ITrainingLedger
-    function finalise(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot) external nonReentrant {
+    function finalise(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot)
+        external
+        nonReentrantView
+    {
         TaskStorage.Terms memory terms = _terms(task);
         Slot storage stored = _slot(task, round, slot);
         Slot memory done = stored;
@@ -170,14 +179,13 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         uint256 paid = _pay(_tasks[task].work, terms, round, done.steps, done.heldOutLoss);
         _advance(_tasks[task], terms, last);
         emit Finalised(task, round, done.worker, 0, attempt, done.payout, stateRoot, done.steps, done.heldOutLoss, paid);
-        _VAULT.payFromEscrow(task, done.payout, paid);
-        _VAULT.releaseBond(done.worker, terms.bond);
+        _VAULT.settle(task, done.payout, paid, done.worker, terms.bond);
         if (last) emit TaskCompleted(task, _refundAll(task));
         else if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
     }
 
     /// @inheritdoc ITrainingLedger
-    function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external nonReentrant {
+    function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external nonReentrantView {
         TaskStorage.Terms memory terms = _terms(task);
         Slot storage leased = _slot(task, round, slot);
         require(attempt == leased.attempt, WrongAttempt(attempt, leased.attempt));
@@ -278,7 +286,7 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         Slot memory slot = _slots[slotKey(task, round, 0)];
         require(slot.status == SlotStatus.Finalised, WrongStatus(slot.status, SlotStatus.Finalised));
         return Checkpoint({
-            parent: baseRoot(task, round),
+            parent: _base(task, round),
             stateRoot: slot.stateRoot,
             round: round,
             worker: slot.worker,
@@ -317,9 +325,8 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
     /// @inheritdoc ITrainingLedger
     function baseRoot(TaskId task, uint32 round) public view returns (Root) {
         _terms(task);
-        if (round == 0) return _tasks[task].initialStateRoot;
-        Slot storage parent = _slots[slotKey(task, round - 1, 0)];
-        return parent.status == SlotStatus.Finalised ? parent.stateRoot : Root.wrap(0);
+        bool known = round == 0 || _slots[slotKey(task, round - 1, 0)].status == SlotStatus.Finalised;
+        return known ? _base(task, round) : Root.wrap(0);
     }
 
     function _post(TaskParameters calldata parameters, string calldata storeUrl) private returns (TaskId task) {
@@ -337,7 +344,7 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         Slot storage slot,
         TaskStorage.StoredTask storage stored,
         TaskStorage.Terms memory terms
-    ) private {
+    ) private nonReentrant {
         (address worker, uint32 attempt, uint96 fee) = (slot.worker, slot.attempt, stored.leaseFee);
         _reopen(slot, attempt);
         emit LeaseExpired(task, round, worker, 0, attempt, fee);
@@ -375,7 +382,7 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         require(
             request.specificationHash == specification, WrongSpecification(request.specificationHash, specification)
         );
-        Root base = baseRoot(request.task, request.round);
+        Root base = _base(request.task, request.round);
         require(request.baseRoot == base, WrongBase(request.baseRoot, base));
     }
 
@@ -417,17 +424,6 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
         require(block.timestamp <= deadline, LeaseOver(deadline, block.timestamp));
     }
 
-    /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
-    /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
-    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
-        require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
-        require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
-        uint256 needed = StateProof.depth(stateTensors);
-        require(result.lossProof.length == needed, WrongProofLength(result.lossProof.length, needed));
-        Root proved = StateProof.stateRoot(result.heldOutLoss, stateTensors, result.lossProof);
-        require(result.stateRoot == proved, WrongLossProof(result.stateRoot, proved));
-    }
-
     function _checkAuthorised(address worker) private view {
         bool good = msg.sender == worker || _VAULT.isOperator(worker, msg.sender);
         require(good, NotAuthorised(msg.sender, worker));
@@ -442,6 +438,22 @@ contract TrainingLedger is ITrainingLedger, ReentrancyGuardTransient {
     function _slot(TaskId task, uint32 round, uint32 slot) private view returns (Slot storage) {
         require(slot == 0, WrongSlot(slot, 1));
         return _slots[slotKey(task, round, 0)];
+    }
+
+    /// @dev The base of a round whose predecessor is final: the current one, or one before.
+    function _base(TaskId task, uint32 round) private view returns (Root) {
+        return round == 0 ? _tasks[task].initialStateRoot : _slots[slotKey(task, round - 1, 0)].stateRoot;
+    }
+
+    /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
+    /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
+    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
+        require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
+        require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
+        uint256 needed = StateProof.depth(stateTensors);
+        require(result.lossProof.length == needed, WrongProofLength(result.lossProof.length, needed));
+        Root proved = StateProof.stateRoot(result.heldOutLoss, stateTensors, result.lossProof);
+        require(result.stateRoot == proved, WrongLossProof(result.stateRoot, proved));
     }
 
     function _totalReward(TaskParameters calldata parameters) private pure returns (uint256) {

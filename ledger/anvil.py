@@ -24,28 +24,26 @@ receipts and logs are kept, and dumped, whole.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import logging
 import os
-import platform
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
-import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from web3 import Web3
 
+from ledger._node import find_anvil, last_timestamp, running_nodes, terminate, unpack_dump
 from ledger.atomic import exclusive_lock, release_lock, sync_directory, try_lock, write_atomically
-from ledger.errors import ChainError, ChainUnreachable, ToolMissing
+from ledger.errors import ChainError, ChainUnreachable
 from ledger.rpc import ChainProvider, rpc
+
+__all__ = ["CHAIN_ID", "LocalChain", "find_anvil"]
 
 CHAIN_ID = 31337
 _HOST = "127.0.0.1"
@@ -56,29 +54,6 @@ _STOP_SECONDS = 10.0
 _SAVE_POLL_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
-
-
-def find_anvil() -> Path:
-    """The Anvil binary: the one on PATH, else the one of the npm package in the project or the current folder.
-
-    The npm package's start script is passed over for the binary it would start: a signal must reach Anvil itself.
-
-    Raises:
-        ToolMissing: there is none.
-    """
-    found = shutil.which("anvil")
-    if found and Path(found).resolve().suffix not in (".mjs", ".js"):
-        return Path(found)
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
-    package = f"node_modules/@foundry-rs/anvil-{platform.system().lower()}-{machine}/bin/anvil"
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
-        if os.access(root / package, os.X_OK):
-            return root / package
-    raise ToolMissing(
-        "Anvil, the local chain, is not installed.",
-        remedy="Run `npm ci` in the project's folder, or install Foundry so that `anvil` is on PATH; "
-        "or use a running chain with --rpc-url.",
-    )
 
 
 class LocalChain:
@@ -94,7 +69,7 @@ class LocalChain:
     """
 
     def __init__(self, home: Path, port: int, *, block_seconds: int = 1) -> None:
-        self.directory = home / "chain"
+        self.directory = home.absolute() / "chain"
         self.port = port
         self.block_seconds = block_seconds
         self.pid: int | None = None
@@ -152,7 +127,11 @@ class LocalChain:
         self.stop()
 
     def stop(self) -> None:
-        """Saves and ends the node where this object owns it; leaves it to its owner otherwise."""
+        """Saves and ends the node where this object owns it; leaves it to its owner otherwise.
+
+        Raises:
+            ResourceError: the disk is full. The node goes on, so that nothing is lost: the next `start` adopts it.
+        """
         if not self.owned:
             return
         self._stopping.set()
@@ -162,9 +141,9 @@ class LocalChain:
         try:
             with contextlib.suppress(ChainUnreachable):  # a node that died has nothing left to save
                 self.save()
-        finally:
             self._terminate()
             self._record.unlink(missing_ok=True)
+        finally:
             self._give_up_ownership()
 
     def save(self) -> None:
@@ -174,7 +153,8 @@ class LocalChain:
             ChainUnreachable: the node does not answer.
             ResourceError: the disk is full; the dump before stays.
         """
-        with self._save_lock:
+        # Between threads, and between the owner and guests: two rotations at once would lose the older dump.
+        with self._save_lock, exclusive_lock(self.directory / "save.lock"):
             for _ in range(10):
                 before = self._block_number()
                 dump = bytes.fromhex(str(self._rpc("anvil_dumpState"))[2:])
@@ -200,8 +180,9 @@ class LocalChain:
         """
         if seconds < 0:
             raise ChainError(f"The chain's clock cannot go back by {-seconds} seconds.")
-        self._rpc("evm_increaseTime", seconds)
-        self._rpc("evm_mine")
+        once = self._web3(attempts=1)  # said twice, it would count twice
+        rpc(once, "evm_increaseTime", seconds)
+        rpc(once, "evm_mine")
         return int(self._rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def set_balance(self, address: str, wei: int) -> None:
@@ -249,13 +230,25 @@ class LocalChain:
             return {}
 
     def _adopt(self) -> bool:
-        """Takes over a node that outlived its owner. False where there is none."""
+        """Takes over a node that outlived its owner, recorded or not; ends any other of this folder. False if none.
+
+        A node without a record was started by a process that was killed a moment later; one with another identity
+        belonged to a home that was deleted and made anew in the same place.
+        """
         record = self._read_record()
-        if not record or not self._is_ours(record["port"]):
+        nodes = running_nodes(self.directory / "cache")
+        candidates = [*nodes, (record["pid"], record["port"])] if record else nodes
+        adopted = next(((pid, port) for pid, port in candidates if self._is_ours(port)), None)
+        for pid, port in nodes:
+            if (pid, port) != adopted:
+                _log.warning("ending an Anvil (process %d) that was left behind in %s", pid, self.directory)
+                terminate(pid, seconds=_STOP_SECONDS)
+        if adopted is None:
             return False
-        if self.port not in (0, record["port"]):
-            _log.info("the chain of %s already runs on port %d", self.directory, record["port"])
-        self.pid, self.port = record["pid"], record["port"]
+        if self.port not in (0, adopted[1]):
+            _log.info("the chain of %s already runs on port %d", self.directory, adopted[1])
+        self.pid, self.port = adopted
+        write_atomically(self._record, json.dumps({"pid": self.pid, "port": self.port}).encode())
         return True
 
     def _join_as_guest(self) -> None:
@@ -276,7 +269,7 @@ class LocalChain:
         self._clear_port()
         dumps = [path for name in ("state.gz", "state.previous.gz") if (path := self.directory / name).exists()]
         for dump in dumps:
-            state = _unpack(dump)
+            state = unpack_dump(dump)
             if state is not None and self._launch_on(binary, state):
                 return
             _log.warning("the dump %s cannot be loaded; trying the one before", dump)
@@ -317,7 +310,7 @@ class LocalChain:
                 "--load-state",
                 str(loading),
                 "--timestamp",
-                str(max(_last_timestamp(state) + 1, int(time.time()))),
+                str(max(last_timestamp(state) + 1, int(time.time()))),
             ]
         with (self.directory / "anvil.log").open("wb") as log:
             # A session of its own: Ctrl-C in the terminal goes to the owner, which saves first.
@@ -388,41 +381,11 @@ class LocalChain:
         self.pid = self._process = None
         if pid is None:
             return
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if process is None and not _is_anvil(pid):
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-            end = time.monotonic() + _STOP_SECONDS
-            while time.monotonic() < end:
-                if (process.poll() is not None) if process is not None else not _is_anvil(pid):
-                    return
-                time.sleep(0.02)
+        terminate(pid, seconds=_STOP_SECONDS)
+        if process is not None:
+            process.poll()  # so that it is not taken for a child that still runs
 
     def _give_up_ownership(self) -> None:
         if self._owner_lock is not None:
             release_lock(self._owner_lock)
             self._owner_lock = None
-
-
-def _unpack(dump: Path) -> bytes | None:
-    """The JSON text in a dump, or None where it is damaged (gzip carries a checksum)."""
-    try:
-        text = gzip.decompress(dump.read_bytes())
-        state = json.loads(text)
-    except (OSError, EOFError, ValueError, zlib.error):
-        return None
-    return text if isinstance(state, dict) and state.get("blocks") and "accounts" in state else None
-
-
-def _last_timestamp(state: bytes) -> int:
-    """The newest block's time in a dump, Unix seconds."""
-    return int(json.loads(state)["block"]["timestamp"], 16)
-
-
-def _is_anvil(pid: int) -> bool:
-    """Whether the process `pid` lives and is an Anvil: a pid file may name a number that was given out anew."""
-    listing = subprocess.run(
-        ["ps", "-o", "stat=,comm=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
-    return len(listing) >= 2 and not listing[0].startswith("Z") and "anvil" in listing[1]

@@ -16,6 +16,10 @@ __all__ = ["JSON", "canonical_json", "parse_json_strict", "parse_root", "root_he
 
 JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 
+# Far beyond any of our documents. The interpreter's own guard is no help: with the recursion limit raised, as some
+# libraries do, a file of brackets overflows the C stack and kills the process.
+MAXIMUM_DEPTH = 64
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _ROOT = re.compile(r"0x[0-9a-f]{64}")
 
 
@@ -45,6 +49,8 @@ def parse_json_strict(data: bytes, what: str) -> Any:
     Raises:
         SpecificationError: not UTF-8, not JSON, a duplicate key, NaN, an infinity, or nesting too deep to read.
     """
+    if _depth(data) > MAXIMUM_DEPTH:
+        raise SpecificationError(f"{what} is not valid JSON for us: it is nested more than {MAXIMUM_DEPTH} deep.")
     try:
         return json.loads(
             data.decode("utf-8"),
@@ -54,8 +60,21 @@ def parse_json_strict(data: bytes, what: str) -> Any:
         )
     except UnicodeDecodeError as error:
         raise SpecificationError(f"{what} is not UTF-8 text (byte {error.start}).") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SpecificationError(f"{what} is not valid JSON: {error}.") from error
+
+
+def _depth(data: bytes) -> int:
+    """How deep arrays and objects are nested; exact for valid JSON, at least as much as a parser meets for other."""
+    depth = deepest = 0
+    for match in _STRING_OR_BRACKET.finditer(data):
+        first = match[0][:1]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

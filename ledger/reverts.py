@@ -9,6 +9,7 @@ from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import collapse_if_tuple, function_signature_to_4byte_selector
+from web3 import Web3
 from web3.exceptions import ContractLogicError
 
 from ledger.compile import Artifact
@@ -26,9 +27,10 @@ _REMEDIES: Mapping[str, str] = {
     "WrongBase": "The base checkpoint has changed; fetch the round's base again.",
     "SlotTaken": "Wait until its deadline, or take another task.",
     "LeaseOver": "The lease ran out before the submission; claim the slot again if it is still open.",
+    "OnlyRequester": "Act as the requester with --account.",
     "NotAuthorised": "Let the stake's owner allow this account with `trainledger account authorise`.",
-    "InsufficientFreeStake": "Stake more with `trainledger stake`.",
-    "StakeTooSmall": "Stake more with `trainledger stake`, or take a task with another admission.",
+    "InsufficientFreeStake": "Stake more with `trainledger account stake`.",
+    "StakeTooSmall": "Stake more with `trainledger account stake`, or take a task with another admission.",
     "TicketBlockUnknown": "The ticket is too old; find a new one.",
     "WindowStillOpen": "Try again after the challenge window.",
     "LeaseStillRunning": "Try again after the lease's end.",
@@ -78,7 +80,7 @@ class ErrorDecoder:
             except (DecodingError, UnicodeDecodeError, OverflowError):
                 known = None
             else:
-                arguments = {key: _plain(value) for key, value in zip(names, values, strict=True)}
+                arguments = {key: _plain(value, kind) for key, value, kind in zip(names, values, types, strict=True)}
                 return ContractReverted(contract, method, name, arguments, remedy=_REMEDIES.get(name, ""))
         return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
 
@@ -88,11 +90,10 @@ def revert_data(problem: ContractLogicError) -> bytes:
     data: Any = problem.data
     if isinstance(data, dict):
         data = data.get("data") or data.get("result")
-    if not isinstance(data, str | bytes):
-        return b""
-    raw = _to_bytes(data.removeprefix("Reverted ") if isinstance(data, str) else data)
-    if raw:
-        return raw
+    if isinstance(data, str | bytes):
+        raw = _to_bytes(data.removeprefix("Reverted ") if isinstance(data, str) else data)
+        if raw:
+            return raw
     prefix = "execution reverted: "
     if problem.message and problem.message.startswith(prefix):  # an old node gives the reason string alone
         return _ERROR + abi_encode(["string"], [problem.message.removeprefix(prefix)])
@@ -110,9 +111,11 @@ def _to_bytes(data: bytes | str | None) -> bytes:
     return bytes(data)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, kind: str) -> Any:
     if isinstance(value, bytes):
         return "0x" + value.hex()
+    if kind == "address":
+        return str(Web3.to_checksum_address(value))
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, "") for item in value]
     return value

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from web3 import HTTPProvider, Web3
 from web3.exceptions import BadResponseFormat, Web3Exception
+from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import RPCEndpoint, RPCResponse
 
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, WrongChain
@@ -76,8 +77,8 @@ def _reason(problem: requests.exceptions.ConnectionError) -> str:
 class ChainProvider(HTTPProvider):
     """HTTPProvider that repeats a call whose connection broke, and then raises ChainUnreachable.
 
-    Every JSON-RPC method that trainledger uses may be repeated: reads change nothing, and a signed transaction sent
-    twice is the same transaction (its nonce and hash are in the bytes).
+    What trainledger says to a public node may be repeated: reads change nothing, and a signed transaction sent twice
+    is the same transaction (its nonce and hash are in the bytes). For what may not be, there is `attempts=1`.
     """
 
     def __init__(self, url: str, *, timeout: float, attempts: int = _ATTEMPTS) -> None:
@@ -90,13 +91,21 @@ class ChainProvider(HTTPProvider):
         for attempt in range(1, self._attempts + 1):
             try:
                 with chain_errors(self._url):
-                    return super().make_request(method, params)
+                    response = super().make_request(method, params)
+                if attempt == self._attempts or not _raced(response):
+                    return response
             except ChainUnreachable:
                 if attempt == self._attempts:
                     raise
             time.sleep(pause)
             pause *= 2
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _raced(response: RPCResponse) -> bool:
+    """Whether a block was mined while Anvil, which keeps only the newest state, looked up the one before."""
+    error = response.get("error")
+    return isinstance(error, dict) and "BlockOutOfRangeError" in str(error.get("message", ""))
 
 
 def connect(url: str, *, expected_chain: int | None = None, timeout: float = 10) -> Web3:
@@ -118,6 +127,8 @@ def connect(url: str, *, expected_chain: int | None = None, timeout: float = 10)
             remedy="Write it as http://HOST:PORT or https://HOST/PATH.",
         )
     web3 = Web3(ChainProvider(url, timeout=timeout))
+    # Chains with proof of authority (and some rollups) put more into a block's extra data than web3 otherwise takes.
+    web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
     actual = chain_id(web3)
     if expected_chain is not None and actual != expected_chain:
         raise WrongChain(expected_chain, actual, mask_url(url))

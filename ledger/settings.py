@@ -43,7 +43,6 @@ class Settings:
         rpc_timeout: seconds after which an RPC call is given up.
         snapshot_seconds: longest training time lost by a kill.
         minimum_pay: wei a round must pay at full performance for a worker to take it.
-        threads: CPU threads where the program leaves them open; None means all.
         device: "cpu" or "cuda", with ":<number>" for one of several.
         password, private_key: secrets from the environment; never shown.
     """
@@ -61,7 +60,6 @@ class Settings:
     rpc_timeout: float = 10.0
     snapshot_seconds: float = 10.0
     minimum_pay: int = 0
-    threads: int | None = None
     device: str = "cpu"
     password: str | None = field(default=None, repr=False)
     private_key: str | None = field(default=None, repr=False)
@@ -188,8 +186,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("rpc_timeout", "rpc_timeout", _seconds(0.1, 600), "seconds until an RPC call is given up"),
         Setting("snapshot_seconds", "snapshot_seconds", _seconds(0.1, 86400), "longest training time a kill may cost"),
         Setting("minimum_pay", "minimum_pay", _tokens, "tokens a round must pay for a worker to take it"),
-        Setting("threads", "threads", _whole(1, 1024), "CPU threads where the program leaves them open"),
-        Setting("device", "device", _device, "cpu, cuda or cuda:<number>"),
+        Setting("device", "device", _device, "cpu, cuda, or one GPU of several, like cuda:1"),
     )
 }
 _SECRETS = {"password": "TRAINLEDGER_PASSWORD", "private_key": "TRAINLEDGER_PRIVATE_KEY"}

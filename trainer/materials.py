@@ -7,18 +7,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, SpecificationError
+from ledger.errors import BlobCorrupt, BlobMissing, SpecificationError
 from ledger.spec import TaskSpecification
 from ledger.types import Task
-from trainer.data.dataset import Dataset, fetch_dataset
-from trainer.program.description import MAXIMUM_BYTES, TrainingProgram
+from trainer.data.dataset import Dataset, check_program, fetch_dataset
+from trainer.program.description import MAXIMUM_BYTES, MAXIMUM_STEPS, TrainingProgram
 from trainer.program.layout import StateLayout
 from trainer.store import BlobStore
 
 # A title of 200 and a description of 10,000 characters, at most 12 bytes each once escaped, with the rest.
 SPECIFICATION_BYTES = 2**17
+
+
+class TaskSource(Protocol):
+    """The part of a ledger client that tells of tasks."""
+
+    def task(self, number: int, /) -> Task: ...
+
+    def store_url(self, task: int, /) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,13 @@ def fetch_description(task: Task, store: BlobStore) -> Description:
             field="stateTensors",
             remedy="No submission of it could be proved, so leave the task alone.",
         )
+    steps = parameters.rounds * parameters.steps_per_round
+    if steps > MAXIMUM_STEPS:
+        raise SpecificationError(
+            f"Task {task.number} asks for {steps} steps in all, and programs can count {MAXIMUM_STEPS}.",
+            field="rounds",
+            remedy="Leave the task alone.",
+        )
     return Description(task=task, specification=specification, program=program, layout=layout)
 
 
@@ -100,26 +116,33 @@ def fetch_materials(description: Description, store: BlobStore, cache: Path) -> 
         SpecificationError: the data set does not fit the program.
         ResourceError: the disk is full.
     """
-    dataset = fetch_dataset(description.specification.dataset, store, cache)
-    program = description.program
-    if dataset.header.vocabulary != program.vocabulary:
-        raise SpecificationError(
-            f"The data set has {dataset.header.vocabulary} tokens and the program expects {program.vocabulary}.",
-            field="vocabulary",
-            remedy="Leave the task alone.",
-        )
-    if len(dataset.train) <= program.context or len(dataset.heldout) <= program.context:
-        raise SpecificationError(
-            f"The data set has {len(dataset.train)} training and {len(dataset.heldout)} held-out tokens, too few for "
-            f"a context of {program.context}.",
-            field="context",
-            remedy="Leave the task alone.",
-        )
+    dataset = fetch_dataset(description.specification.dataset, store, cache / "datasets")
+    check_program(description.program, dataset)
     return Materials(
         task=description.task,
         specification=description.specification,
-        program=program,
+        program=description.program,
         layout=description.layout,
         dataset=dataset,
         store=store,
     )
+
+
+def open_materials(chain: TaskSource, number: int, store_url: str, cache: Path) -> Materials:
+    """A task's materials from one's own store, for commands that read.
+
+    Raises:
+        ContractReverted: there is no such task.
+        BlobMissing: with the store that the task names, where that is another one.
+    """
+    task = chain.task(number)
+    store = BlobStore(store_url, cache=cache)
+    try:
+        return fetch_materials(fetch_description(task, store), store, cache)
+    except BlobMissing as error:
+        named = chain.store_url(number)
+        if named and named.rstrip("/") != store.url.rstrip("/"):
+            raise BlobMissing(
+                error.path, error.store, remedy=f"The task names the store {named}: give that one with --store."
+            ) from error
+        raise

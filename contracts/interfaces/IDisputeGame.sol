@@ -11,9 +11,6 @@ interface IDisputeGame {
     /// @notice Thrown by a deployment whose game decides nothing yet.
     error DisputesNotAvailable();
 
-    /// @notice Whether this game can be opened at all. Clients show it before anybody stakes.
-    function available() external view returns (bool);
-
     /// @notice Challenges a submission by committing to the state root that the challenger computed.
     /// @param attempt The attempt of the slot whose submission is meant.
     /// @param submittedRoot The root that is disputed; another root in the slot makes the call revert.
@@ -21,4 +18,7 @@ interface IDisputeGame {
     function open(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root submittedRoot, Root challengerRoot)
         external
         returns (uint256 game);
+
+    /// @notice Whether this game can be opened at all. Clients show it before anybody stakes.
+    function available() external view returns (bool);
 }

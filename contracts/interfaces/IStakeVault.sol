@@ -89,8 +89,9 @@ interface IStakeVault {
     /// @notice Ledger only: pulls a task's whole reward from the requester.
     function openEscrow(TaskId task, address requester, uint256 amount) external;
 
-    /// @notice Ledger only: turns escrow of a task into credit of `to`. An amount of zero is allowed and does nothing.
-    function payFromEscrow(TaskId task, address to, uint256 amount) external;
+    /// @notice Ledger only: turns escrow of a task into credit of `to` (nothing where `amount` is zero) and unlocks a
+    /// bond, in one call.
+    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external;
 
     /// @notice Ledger only: turns whatever is left of a task's escrow, but for `keep`, into credit of `to`.
     function refundEscrow(TaskId task, address to, uint256 keep) external returns (uint256 amount);
@@ -98,9 +99,6 @@ interface IStakeVault {
     /// @notice Ledger only: locks free stake as a bond.
     /// @return payout The address that the owner has named to be paid.
     function lockBond(address owner, uint256 amount) external returns (address payout);
-
-    /// @notice Ledger only: unlocks a bond.
-    function releaseBond(address owner, uint256 amount) external;
 
     /// @notice Ledger only: takes `taken` out of a locked bond of `bond` and unlocks the rest. `awarded` of it is
     /// credited to `winner`, what remains is burned.

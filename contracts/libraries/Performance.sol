@@ -6,9 +6,6 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 /// @title Losses as numbers, and pay
 /// @notice docs/formats.md, section 6. Losses are IEEE-754 binary32 bit patterns; pay is wei, rounded down.
 library Performance {
-    /// @notice Magnitudes of 2**64 and more count as 2**64; in fixed point, that is 2**128.
-    uint256 internal constant LARGEST = uint256(1) << 128;
-
     /// @notice What decides the pay of one slot.
     /// @param baseLoss Bits of a finite loss, larger than `targetLoss`.
     /// @param rounds R of the formula; `round` counts from 0 and is below it.
@@ -22,6 +19,9 @@ library Performance {
         uint32 baseLoss;
         uint32 targetLoss;
     }
+
+    /// @notice Magnitudes of 2**64 and more count as 2**64; in fixed point, that is 2**128.
+    uint256 internal constant LARGEST = uint256(1) << 128;
 
     /// @notice The value of binary32 bits times 2**64, its magnitude rounded down and capped at 2**128.
     /// @return finite False for NaNs and infinities, whose `value` is 0 and means nothing.

@@ -1,14 +1,18 @@
-"""The groups of commands, and the app made of them."""
+"""The app made of the chain's commands."""
 
 from __future__ import annotations
 
+from ledger.cli import account_keys, account_stake, checkpoints, deployment, earnings, local, tasks
 from ledger.cli.common import CommandApp, root_app
+from ledger.cli.groups import account_app, checkpoint_app, task_app
 
 __all__ = ["account_app", "checkpoint_app", "make_app", "task_app"]
 
-account_app = CommandApp("account", help="Keys, stakes and who acts for whom.")
-task_app = CommandApp("task", help="Post, list, show and close training tasks.")
-checkpoint_app = CommandApp("checkpoint", help="The lineage of a task's checkpoints.")
+
+for _module in (account_keys, account_stake):
+    _module.register(account_app)
+tasks.register(task_app)
+checkpoints.register(checkpoint_app)
 
 
 def make_app() -> CommandApp:
@@ -17,7 +21,8 @@ def make_app() -> CommandApp:
         name="trainledger",
         help="Post training tasks, train them, prove the work and get paid, on a ledger that trusts nobody.",
     )
-    app.add_typer(account_app)
-    app.add_typer(task_app)
-    app.add_typer(checkpoint_app)
+    for module in (local, deployment, earnings):
+        module.register(app)
+    for group in (account_app, task_app, checkpoint_app):
+        app.add_typer(group)
     return app

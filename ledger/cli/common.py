@@ -15,8 +15,9 @@ it, so that users can write them before or after the command's name::
 from __future__ import annotations
 
 import inspect
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from ledger.client import LedgerClient
     from ledger.deploy import Deployment
     from ledger.keys import KeyStore, Wallet
+    from ledger.types import Event
 
-__all__ = ["CommandApp", "CommandContext", "root_app"]
+__all__ = ["CommandApp", "CommandContext", "common_option_names", "local_chain_url", "root_app"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PANEL = "Common options"
@@ -60,7 +62,12 @@ class CommandContext(Output):
         """
         from ledger.rpc import connect  # web3 takes half a second to import
 
-        return connect(self.settings.chain_url, timeout=self.settings.rpc_timeout)
+        return connect(self.chain_url, timeout=self.settings.rpc_timeout)
+
+    @property
+    def chain_url(self) -> str:
+        """The endpoint to use: the one that is named, else the local chain's, on whichever port it runs."""
+        return self.settings.rpc_url or local_chain_url(self.settings.home) or self.settings.chain_url
 
     @cached_property
     def deployment(self) -> Deployment:
@@ -97,8 +104,14 @@ class CommandContext(Output):
 
         return make_client(self, signing=signing)
 
+    def events(self, names: Sequence[str]) -> Iterator[Event]:
+        """All events of these names since the deployment, oldest first."""
+        from ledger.events import fetch_events
+
+        return fetch_events(self.web3, self.deployment, from_block=self.deployment.block_number, names=names)
+
     def address(self, name_or_address: str | None = None) -> str:
-        """The checksummed address of an account, by name, by address or of the settings' account; needs no password.
+        """An account's checksummed address, by name, by address or of the settings' account; needs no password.
 
         Raises:
             WalletError: no account is named, or there is no key of that name.
@@ -106,6 +119,15 @@ class CommandContext(Output):
         from ledger.cli.passwords import find_address
 
         return find_address(self.settings, self.keystore, name_or_address)
+
+
+def local_chain_url(home: Path) -> str | None:
+    """Where the local chain of `home` runs, as its keeper wrote it down; None where nothing is written."""
+    try:
+        port = json.loads((home / "chain" / "node.json").read_text())["port"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"http://127.0.0.1:{port}" if type(port) is int else None
 
 
 def _common_options() -> dict[str, tuple[Any, object]]:
@@ -138,6 +160,11 @@ def _common_options() -> dict[str, tuple[Any, object]]:
         "json": (option(bool, "--json", text="Print one JSON document instead of text."), False),
         "verbose": (option(bool, "--verbose", "-v", text="Show details, and tracebacks of errors."), False),
     }
+
+
+def common_option_names() -> frozenset[str]:
+    """Parameter names of the options that every command has."""
+    return frozenset(_common_options())
 
 
 class CommandApp(typer.Typer):

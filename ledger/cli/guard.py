@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -52,16 +55,20 @@ def guarded(run: Callable[[], Any], *, as_json: bool, verbose: bool) -> int:
     """Calls `run` and returns the process's exit status, having printed what went wrong, if anything, to stderr."""
     try:
         result = run()
-    except BrokenPipeError:
-        # The reader of our output went away (`… | head`): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        sys.stdout.flush()  # here, where a full disk can still be told
     except BaseException as error:
+        broken = error.__context__ if isinstance(error, SystemExit) else error  # typer turns one into the other
+        if isinstance(broken, BrokenPipeError) and _reader_gone():
+            # The reader of our output went away (`… | head`): nothing to say, and nobody to say it to.
+            _discard_output()
+            return 0
         if isinstance(error, SystemExit):
             raise
         if isinstance(error, NoArgsIsHelpError):
             print(error.format_message(), file=sys.stderr)
             return UsageError.exit_code
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            _discard_output()  # else the interpreter would try, and fail, to write the rest at its end
         known = _translate(error)
         if known is None:
             _print_bug(error, as_json=as_json, verbose=verbose)
@@ -70,7 +77,25 @@ def guarded(run: Callable[[], Any], *, as_json: bool, verbose: bool) -> int:
             traceback.print_exception(error, file=sys.stderr)
         _print_error(known, as_json=as_json)
         return known.exit_code
+    if result == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+        _print_error(_INTERRUPTED, as_json=as_json)
     return result if type(result) is int else 0
+
+
+def _reader_gone() -> bool:
+    """Whether it is standard output that broke, and not some other pipe or connection, which would be a failure."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
+    except (OSError, ValueError):  # a test's standard output is no file
+        return False
+
+
+def _discard_output() -> None:
+    """Sends what is still buffered for standard output nowhere."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a test's standard output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Interrupted(TrainledgerError):
@@ -79,12 +104,17 @@ class _Interrupted(TrainledgerError):
     exit_code = EXIT_INTERRUPTED
 
 
+_INTERRUPTED = _Interrupted(
+    "Interrupted.", remedy="Run the same command again: it goes on from where this one stopped."
+)
+
+
 def _translate(error: BaseException) -> TrainledgerError | None:
     """The error as one of the tree, or None for a bug."""
     if isinstance(error, TrainledgerError):
         return error
     if isinstance(error, KeyboardInterrupt | Abort):
-        return _Interrupted("Interrupted.", remedy="The same command goes on where this one stopped.")
+        return _INTERRUPTED
     if isinstance(error, TyperException):
         return _usage_error(error)
     if isinstance(error, MemoryError):
@@ -120,7 +150,8 @@ def _print_error(error: TrainledgerError, *, as_json: bool) -> None:
         return
     print(f"Error: {error.problem}", file=sys.stderr)
     if error.remedy:
-        print(f"Try: {error.remedy}", file=sys.stderr)
+        remedy = error.remedy.removeprefix("Try ")  # "Try: again later", not "Try: Try again later"
+        print(f"Try: {remedy}", file=sys.stderr)
 
 
 def _print_bug(error: BaseException, *, as_json: bool, verbose: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from ledger.amounts import format_tokens
 
-__all__ = ["Output", "amount", "dump_json", "table"]
+__all__ = ["Output", "amount", "dump_json", "loss_value", "shorten", "table"]
 
 
 def dump_json(document: Any) -> str:
@@ -26,9 +28,20 @@ def amount(wei: int) -> dict[str, str]:
     return {"wei": str(wei), "tokens": format_tokens(wei)}
 
 
+def loss_value(bits: int) -> float | None:
+    """A loss on chain (binary32 bits) as a number; None where it is not finite, which JSON cannot hold."""
+    value: float = struct.unpack(">f", bits.to_bytes(4, "big"))[0]
+    return value if math.isfinite(value) else None
+
+
+def shorten(address: str) -> str:
+    """An address for a table's cell: 0x1234…abcd."""
+    return f"{address[:6]}…{address[-4:]}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
     """A plain table; cells are shown literally, never as markup. `right` names columns aligned to the right."""
-    result = Table(box=None, pad_edge=False, header_style="bold")
+    result = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         result.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -45,7 +58,9 @@ class Output:
     def console(self) -> Console:
         """Standard output, for results."""
         # Made at each use, because tests and pipes replace sys.stdout.
-        return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
+        # A pipe or file has no width to fold at: a root must stay in one piece there.
+        width = None if sys.stdout.isatty() else 200
+        return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, width=width)
 
     @property
     def notices(self) -> Console:

@@ -52,7 +52,9 @@ def test_canonical_json_refuses_what_json_cannot_hold(value: float | str) -> Non
         (b'{"a":-Infinity}', "-Infinity is not"),
         (b'{"a":1e999}', "1e999 is out of range"),
         (b"{", "Expecting"),
-        (b"[" * 100_000, "recursion"),
+        (b"[" * 65, "more than 64 deep"),
+        (b'{"a":' * 100_000, "more than 64 deep"),
+        (b'["]",' * 65, "more than 64 deep"),
         (b'\xef\xbb\xbf{"a":1}', "not valid JSON"),
         (b'{"a":"\xff"}', "not UTF-8 text (byte 6)"),
         (b"1" * 10_000, "not valid JSON"),
@@ -63,6 +65,12 @@ def test_parse_json_strict_refuses_ambiguity(data: bytes, reason: str) -> None:
         parse_json_strict(data, "The document")
     assert caught.value.problem.startswith("The document is not")
     assert reason in caught.value.problem
+
+
+def test_parse_json_strict_depth_counts_no_brackets_in_texts() -> None:
+    assert parse_json_strict(b"[" * 64 + b"]" * 64, "It") is not None
+    text = "[" * 1000 + '"{'
+    assert parse_json_strict(canonical_json({"a": text, "b": [text]}), "It") == {"a": text, "b": [text]}
 
 
 def test_root_hex_and_parse_root_are_inverse() -> None:

@@ -21,7 +21,6 @@ VALUES: dict[str, tuple[object, str, str, object, object, object]] = {
     "rpc_timeout": (1, "2", "3", 1.0, 2.0, 3.0),
     "snapshot_seconds": (1, "2", "3.5", 1.0, 2.0, 3.5),
     "minimum_pay": ("0.1", "2", "0.3", 10**17, 2 * 10**18, 3 * 10**17),
-    "threads": (1, "2", "3", 1, 2, 3),
     "device": ("cpu", "cuda", '"cuda:1"', "cpu", "cuda", "cuda:1"),
 }
 
@@ -90,7 +89,7 @@ def test_load_settings_unknown_key_far_from_all_lists_them(tmp_path: Path) -> No
         ("chain_port", "0"),
         ("chain_port", "70000"),
         ("chain_port", "x"),
-        ("threads", "1.5"),
+        ("confirmations", "1.5"),
         ("poll_seconds", "nan"),
         ("poll_seconds", "-1"),
         ("poll_seconds", "soon"),
@@ -113,7 +112,7 @@ def test_load_settings_wrong_value_names_the_source(name: str, value: str, tmp_p
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("toml", ["chain_port = true", "threads = 1.0", "account = 5", "minimum_pay = true"])
+@pytest.mark.parametrize("toml", ["chain_port = true", "confirmations = 1.0", "account = 5", "minimum_pay = true"])
 def test_load_settings_wrong_type_in_file_names_the_file(toml: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(toml)
     with pytest.raises(SettingsError) as caught:

@@ -31,7 +31,7 @@ def register(app: CommandApp) -> None:
 
         from trainer.demo.scenario import Demonstration
 
-        console = Console(stderr=context.json, highlight=False)
+        console = Console(stderr=context.json, highlight=False, soft_wrap=True)
         home = context.settings.home
         arguments = {} if task_file is None else {"task_file": task_file}
         report = Demonstration(home, console, **arguments).play()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-
 from ledger.cli import make_app
+from trainer.cli import checkpoint, demo, generate, task_create, verify, worker
 
 __all__ = ["app", "main"]
 
-# Each module has `register(app: CommandApp) -> None` and imports torch only inside its commands.
-_MODULES: tuple[str, ...] = ()
-
 app = make_app()
-for _name in _MODULES:
-    importlib.import_module(f"trainer.cli.{_name}").register(app)
+# Each module imports torch only inside its commands.
+for _module in (task_create, worker, verify, checkpoint, generate, demo):
+    _module.register(app)
 
 
 def main() -> None:

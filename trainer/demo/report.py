@@ -35,7 +35,7 @@ class Report:
     """The end of a demonstration. `sample` is text that the last checkpoint generated."""
 
     task: int
-    base_loss: float
+    base_loss: float | None
     lineage: tuple[Checkpoint, ...]
     paid: tuple[int, ...]
     earnings: tuple[Earning, ...]
@@ -93,13 +93,14 @@ def make_report(
         )
         for worker in workers
     )
-    losses = [bits_float(parameters.base_loss), *(bits_float(point.heldout_loss) for point in lineage)]
+    base_loss = bits_float(parameters.base_loss) if parameters.has_target else None
+    losses = [bits_float(point.heldout_loss) for point in lineage]
     totals = client.totals()
-    _check(earnings, totals, losses)
+    _check(earnings, totals, losses if base_loss is None else [base_loss, *losses])
     sample = commands.ask("generate", "--task", str(task), "--prompt", "def ", "--tokens", "240", "--seed", "7")
     return Report(
         task=task,
-        base_loss=losses[0],
+        base_loss=base_loss,
         lineage=lineage,
         paid=paid,
         earnings=earnings,
@@ -131,7 +132,8 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
     for column in ("round", "worker", "held-out loss", "paid", "state root"):
         table.add_column(column, justify="right" if column in ("round", "held-out loss", "paid") else "left")
     names = {one.address: one.name for one in report.earnings}
-    table.add_row("", "", f"{report.base_loss:.4f}", "", "(initial state)")
+    if report.base_loss is not None:
+        table.add_row("", "", f"{report.base_loss:.4f}", "", "(initial state)")
     for point, paid in zip(report.lineage, report.paid, strict=True):
         table.add_row(
             str(point.round),

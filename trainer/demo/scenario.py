@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from ledger.anvil import LocalChain
+from ledger.cli.common import CommandContext
+from ledger.cli.local import adopt_or_deploy
 from ledger.client import LedgerClient
-from ledger.deploy import Deployment
-from ledger.errors import ChainUnreachable, StaleDeployment
-from ledger.rpc import connect
+from ledger.errors import ChainUnreachable
+from ledger.settings import load_settings
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
 from trainer.demo.report import Report, make_report, print_report
@@ -48,15 +49,7 @@ class Demonstration:
             self.console.print(f"Going on with the demonstration in {self.run.folder}.", markup=False)
         with LocalChain(self.run.folder, self._port()) as chain:
             self.run.note(port=chain.port)
-            commands = Commands(self.run, chain.rpc_url, self.console)
-            try:
-                return self._play_on(chain, commands)
-            except StaleDeployment:
-                # Only if the chain was killed within its first second, before its first save.
-                self.console.print("The local chain was lost before it was first saved: starting afresh.")
-                self.run.note(finished=True)
-        self.run = open_run(self.home)
-        return self.play()
+            return self._play_on(chain, Commands(self.run, chain.rpc_url, self.console))
 
     def _port(self) -> int:
         return int(self.run.read().get("port", 0))
@@ -84,23 +77,21 @@ class Demonstration:
         self.console.print(f"\n[bold]{text}[/]")
 
     def _deployed(self, chain: LocalChain, commands: Commands) -> LedgerClient:
-        web3 = connect(chain.rpc_url)
-        folder = self.run.folder / "deployments" / str(web3.eth.chain_id)
-        if (folder / "deployment.json").exists():
-            deployment = Deployment.load(folder)
-            deployment.check(web3)
-            self.console.print(f"  The contracts are deployed already: see {folder}.", markup=False)
-        else:
-            commands.say("deploy", "--local")
-            deployment = Deployment.load(folder)
-        return LedgerClient(web3, deployment)
+        commands.show("up")
+        settings = load_settings({"home": self.run.folder, "rpc_url": chain.rpc_url}, {})
+        context = CommandContext(settings=settings, command="trainledger demo")
+        deployment, folder = adopt_or_deploy(context, chain)
+        self.console.print(f"  The local chain runs at {chain.rpc_url}. Contracts (record in {folder}):", markup=False)
+        for name in ("ledger", "vault", "token", "game"):
+            self.console.print(f"  {name:<7} {getattr(deployment, name)}", markup=False)
+        return LedgerClient(context.web3, deployment)
 
     def _accounts(self, client: LedgerClient, commands: Commands) -> None:
-        known = {account["name"]: account["address"] for account in commands.ask("account", "list")["accounts"]}
+        known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
         for name in (REQUESTER, *WORKERS):
             if name not in known:
                 commands.say("account", "new", name)
-                known = {account["name"]: account["address"] for account in commands.ask("account", "list")["accounts"]}
+                known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
             if client.token_balance(known[name]) + client.stake_account(known[name]).staked == 0:
                 commands.say("account", "fund", name)
         for name in WORKERS:
@@ -115,12 +106,12 @@ class Demonstration:
 
     def _post(self, commands: Commands) -> int:
         noted = self.run.read().get("task")
-        posted = {int(task["number"]) for task in commands.ask("task", "list")["tasks"]}
+        posted = {int(task["task"]) for task in commands.ask("task", "list")}
         if noted is None and posted:  # killed between posting and noting it
             noted = max(posted)
         if noted is None or noted not in posted:
             commands.say("task", "create", str(self.task_file), "--account", REQUESTER)
-            noted = max(int(task["number"]) for task in commands.ask("task", "list")["tasks"])
+            noted = max(int(task["task"]) for task in commands.ask("task", "list"))
         else:
             commands.say("task", "show", str(noted))
         self.run.note(task=noted)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data.batches import TokenData, heldout_windows
+from trainer.engine.batches import TokenData, heldout_windows
 from trainer.engine.determinism import set_determinism
 from trainer.engine.state import model_of
 from trainer.models import LanguageModel

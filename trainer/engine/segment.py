@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from ledger.errors import ResourceError
-from trainer.data.batches import TokenData, batch
+from trainer.engine.batches import TokenData, batch
 from trainer.engine.determinism import set_determinism
 from trainer.engine.evaluate import heldout_loss
 from trainer.engine.schedule import learning_rate

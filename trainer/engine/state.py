@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from trainer.data.batches import TokenData
+from trainer.engine.batches import TokenData
 from trainer.models import LanguageModel, build_model
 from trainer.models.heldout import NAN_BITS
 from trainer.models.initial import initialise

@@ -32,6 +32,11 @@ class Fields:
         """Dotted name of a field of this mapping."""
         return f"{self._path}.{field}" if self._path else field
 
+    def has(self, field: str) -> bool:
+        """Whether an optional field was given."""
+        self._known.append(field)
+        return field in self._values
+
     def take(self, field: str) -> Any:
         """Any value of a field that must be there."""
         self._known.append(field)

@@ -28,6 +28,7 @@ class WorkerOptions:
         ticket_seconds: most time to spend on one proof-of-work ticket.
         turn_seconds: how long the worker of a task's last round lets others go first.
         poll_seconds, snapshot_seconds: how often the chain is asked, and the training state kept.
+        attention_seconds: how often training shows its progress and asks whether to stop, at least once a step.
         allowed_stores: URL prefixes of stores, named by requesters, that may be used besides one's own.
         memory_bytes, disk_bytes: what a task may need; None means no limit of ours.
         only_task: leave all other tasks alone.
@@ -43,6 +44,7 @@ class WorkerOptions:
     turn_seconds: float = 3.0
     poll_seconds: float = 1.0
     snapshot_seconds: float = 10.0
+    attention_seconds: float = 0.2
     allowed_stores: tuple[str, ...] = ()
     memory_bytes: int | None = None
     disk_bytes: int | None = None
@@ -148,8 +150,8 @@ def _judge_pay(parameters: TaskParameters, options: WorkerOptions) -> Reason | N
         return None
     return Reason(
         "pay",
-        f"a round pays at most {format_tokens(parameters.slot_reward)} tokens and you asked for {format_tokens(options.minimum_pay)}; "
-        "lower --minimum-pay to take it",
+        f"a round pays at most {format_tokens(parameters.slot_reward)} tokens and you asked for "
+        f"{format_tokens(options.minimum_pay)}; lower --minimum-pay to take it",
         (options.minimum_pay,),
     )
 
@@ -165,15 +167,16 @@ def _judge_stake(facts: TaskFacts) -> Reason | None:
     if parameters.admission.needs_stake and account.staked < parameters.minimum_stake:
         return Reason(
             "minimum-stake",
-            f"it admits only who has staked {format_tokens(parameters.minimum_stake)} tokens, and {facts.worker} has staked "
-            f"{format_tokens(account.staked)}; add some with `trainledger account stake`",
+            f"it admits only who has staked {format_tokens(parameters.minimum_stake)} tokens, and {facts.worker} has "
+            f"staked {format_tokens(account.staked)}; add some with `trainledger account stake`",
             (account.staked,),
         )
     if account.free < parameters.bond:
         return Reason(
             "bond",
-            f"a claim locks a bond of {format_tokens(parameters.bond)} tokens, and {format_tokens(account.free)} of the "
-            f"{format_tokens(account.staked)} staked by {facts.worker} are free; add some with `trainledger account stake`",
+            f"a claim locks a bond of {format_tokens(parameters.bond)} tokens, and {format_tokens(account.free)} of "
+            f"the {format_tokens(account.staked)} staked by {facts.worker} are free; add some with "
+            "`trainledger account stake`",
             (account.staked, account.locked),
         )
     return None
@@ -191,19 +194,6 @@ def _judge_turn(facts: TaskFacts) -> Reason | None:
     )
 
 
-def judge_ticket(target: int, *, rate: float, seconds: float) -> Reason | None:
-    """Whether a ticket below `target` is likely found in time at `rate` tries a second."""
-    expected = (2**256 / max(target, 1)) / max(rate, 1.0)
-    if expected <= seconds:
-        return None
-    return Reason(
-        "ticket",
-        f"a proof-of-work ticket would take about {expected:.0f} s here, and you allow {seconds:.0f}; "
-        "raise --ticket-seconds to try",
-        (target, seconds),
-    )
-
-
 def judge_speed(
     parameters: TaskParameters, options: WorkerOptions, *, seconds_per_step: float, steps_left: int
 ) -> Reason | None:
@@ -213,7 +203,7 @@ def judge_speed(
         return Reason(
             "slow",
             f"the {steps_left} steps of a round would take about {needed:.0f} s on this machine and the lease lasts "
-            f"{parameters.lease_seconds} s; you would lose the lease fee of {format_tokens(parameters.lease_fee)} tokens",
+            f"{parameters.lease_seconds} s; you would lose the lease fee, {format_tokens(parameters.lease_fee)} tokens",
             (parameters.lease_seconds,),
         )
     seconds = max(seconds_per_step * parameters.steps_per_round, 1e-9)
@@ -264,7 +254,7 @@ def describe_pay(parameters: TaskParameters) -> str:
     if not parameters.has_target:
         return reward
     base, target = bits_float(parameters.base_loss), bits_float(parameters.target_loss)
-    return f"up to {reward}, for a held-out loss falling from {base:.4f} to {target:.4f} over {parameters.rounds} rounds"
+    return f"up to {reward}, for a held-out loss going from {base:.4f} to {target:.4f} in {parameters.rounds} rounds"
 
 
 def changed(reasons: Mapping[int, Reason], shown: Mapping[int, Reason]) -> dict[int, Reason]:

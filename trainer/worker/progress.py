@@ -145,8 +145,10 @@ class TextReporter:
 
 def progress_line(progress: RoundProgress, *, short: bool = False) -> str:
     """One line of progress; `short` leaves out what the bar already shows."""
-    where = f"{progress.step}/{progress.steps}" if short else (
-        f"Task {progress.task} round {progress.round}: step {progress.step}/{progress.steps}"
+    where = (
+        f"{progress.step}/{progress.steps}"
+        if short
+        else (f"Task {progress.task} round {progress.round}: step {progress.step}/{progress.steps}")
     )
     return (
         f"{where}, loss {progress.loss:.4f}, {progress.tokens_per_second:,.0f} tokens/s, "

@@ -1,8 +1,8 @@
 """Training kept on the worker's own disk, so that a kill costs seconds and not the round.
 
 One file per job, replaced atomically, in the safetensors format: tensors under their layout names, and in
-`__metadata__` what the file is about and the state root of its tensors, which is checked when it is read. A file that is
-cut short or damaged is never trained on: it counts as absent.
+`__metadata__` what the file is about and the state root of its tensors, which is checked when it is read. A file that
+is cut short or damaged is never trained on: it counts as absent.
 
 A job is known by the chain (id, ledger, deployment block: a fresh local chain has the same id and addresses), the task,
 round and slot, and what the training starts from. The attempt is noted but is no part of the name: the same training is
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ from safetensors import SafetensorError, safe_open
 from ledger.errors import ResourceError
 from trainer.commit.states import state_root
 from trainer.commit.tensors import tensor_bytes
+from trainer.engine.state import State, check_state
 from trainer.program.layout import StateLayout
 
 FORMAT: Final = "trainledger/snapshot/1"
 Stage = Literal["training", "trained"]
+_STAGES: Final[dict[str, Stage]] = {"training": "training", "trained": "trained"}
 
 _DTYPES: Final = {
     torch.float32: "F32",
@@ -83,12 +86,16 @@ class JobKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A state in the middle ("training") or at the end ("trained") of a round. `root` is its state root."""
+    """A state in the middle ("training") or at the end ("trained") of a round.
+
+    `root` is its state root; `base_step` the step counter of the state that the round started from.
+    """
 
     key: JobKey
     attempt: int
+    base_step: int
     stage: Stage
-    state: Mapping[str, torch.Tensor]
+    state: State
     root: bytes
 
 
@@ -105,17 +112,24 @@ class SnapshotStore:
         """Whether a snapshot of this job is there; it may still turn out to be damaged."""
         return self.path(key).is_file()
 
-    def save(self, key: JobKey, *, attempt: int, stage: Stage, state: Mapping[str, torch.Tensor]) -> bytes:
-        """Replaces the job's snapshot, and returns the state root. Streams: no second copy of the state is made.
+    def save(self, key: JobKey, *, attempt: int, base_step: int, stage: Stage, state: State) -> Snapshot:
+        """Replaces the job's snapshot. Streams: no second copy of the state is made.
 
         Raises:
             ResourceError: no space left; the snapshot before this one is still whole.
         """
-        root = state_root(list(state.values()))
-        metadata = {"format": FORMAT, "attempt": str(attempt), "stage": stage, "root": root.hex(), **key.describe()}
+        root = state_root(state.values())
+        metadata = {
+            "format": FORMAT,
+            "attempt": str(attempt),
+            "base_step": str(base_step),
+            "stage": stage,
+            "root": root.hex(),
+            **key.describe(),
+        }
         with _replacing(self.path(key)) as file:
             write_tensors(file, state, metadata)
-        return root
+        return Snapshot(key=key, attempt=attempt, base_step=base_step, stage=stage, state=state, root=root)
 
     def load(self, key: JobKey, layout: StateLayout) -> Snapshot | None:
         """The job's snapshot, checked against the layout and its own root; None where there is none to trust."""
@@ -123,30 +137,22 @@ class SnapshotStore:
         if not path.is_file():
             return None
         try:
+            # clone: the file is mapped, and will be replaced by the next snapshot
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT or not key.describe().items() <= metadata.items():
                     return None
-                state = {spec.name: file.get_tensor(spec.name) for spec in layout.tensors}
-            stage = metadata["stage"]
-            fits = all(state[spec.name].dtype == spec.dtype for spec in layout.tensors) and all(
-                tuple(state[spec.name].shape) == tuple(spec.shape) for spec in layout
-            )
-            if not fits or stage not in ("training", "trained"):
-                return None
-            root = state_root(list(state.values()))
-            if root.hex() != metadata["root"]:
-                return None
-            attempt = int(metadata["attempt"])
+                state: State = OrderedDict((spec.name, file.get_tensor(spec.name).clone()) for spec in layout.tensors)
+            check_state(state, layout)
+            root = state_root(state.values())
+            attempt, base_step = int(metadata["attempt"]), int(metadata["base_step"])
+            stage = _STAGES[metadata["stage"]]
+            damaged = root.hex() != metadata["root"]
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        return Snapshot(
-            key=key,
-            attempt=attempt,
-            stage="trained" if stage == "trained" else "training",
-            state=state,
-            root=root,
-        )
+        if damaged:
+            return None
+        return Snapshot(key=key, attempt=attempt, base_step=base_step, stage=stage, state=state, root=root)
 
     def remove_before(self, key: JobKey) -> int:
         """Deletes snapshots of the key's task that belong to earlier rounds; returns how many."""

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {StakeVault} from "../../StakeVault.sol";
+import {TrainingLedger} from "../../TrainingLedger.sol";
+import {TrainingToken} from "../../TrainingToken.sol";
+import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
+import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
+import {Root, TaskId} from "../../types/Identifiers.sol";
+import {StateTree} from "./StateTree.sol";
+import {Vm} from "./Vm.sol";
+
+/// @title A deployment, people with money, and the steps of a round
+abstract contract Fixture {
+    Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    uint256 internal constant SUPPLY = 1_000_000_000 ether;
+    uint256 internal constant FUNDS = 1_000_000 ether;
+    uint64 internal constant UNBONDING_DELAY = 20 minutes;
+    uint96 internal constant MINIMUM_BOND = 1 ether;
+    uint32 internal constant MINIMUM_WINDOW = 60;
+    uint32 internal constant MINIMUM_LEASE = 10;
+
+    uint96 internal constant REWARD = 10 ether;
+    uint96 internal constant BOND = 5 ether;
+    uint96 internal constant FEE = 0.5 ether;
+    uint32 internal constant LEASE = 600;
+    uint32 internal constant WINDOW = 900;
+    uint32 internal constant TENSORS = 5;
+
+    uint32 internal constant LOSS_4 = 0x40800000;
+    uint32 internal constant LOSS_3 = 0x40400000;
+    uint32 internal constant LOSS_2 = 0x40000000;
+    uint32 internal constant NAN = 0x7fc00000;
+
+    address internal constant REQUESTER = address(0xA11CE);
+    address internal constant WORKER = address(0xB0B);
+    address internal constant OTHER = address(0x0D0);
+    address internal constant STRANGER = address(0x57A);
+    address internal constant CHALLENGER = address(0xC4A);
+
+    TrainingToken internal token;
+    StakeVault internal vault;
+    TrainingLedger internal ledger;
+    DecidedDisputeGame internal game;
+
+    function setUp() public virtual {
+        vm.warp(1_800_000_000);
+        vm.roll(1000);
+        deploy(TrainingToken(vm.deployCode("TrainingToken.sol:TrainingToken", abi.encode(address(this), SUPPLY))));
+        fund(REQUESTER);
+        fund(WORKER);
+        fund(OTHER);
+        stakeAs(WORKER, 100 ether);
+        stakeAs(OTHER, 100 ether);
+    }
+
+    /// @dev As a real deployment does it: the three contracts know each other by addresses computed before. The code is
+    /// that of the compiled artifacts; `new` would compile the whole ledger again into every test contract.
+    function deploy(TrainingToken token_) internal {
+        token = token_;
+        uint256 nonce = vm.getNonce(address(this));
+        address vaultAddress = vm.computeCreateAddress(address(this), nonce);
+        address ledgerAddress = vm.computeCreateAddress(address(this), nonce + 1);
+        address gameAddress = vm.computeCreateAddress(address(this), nonce + 2);
+        bytes memory vaultArguments = abi.encode(token, ledgerAddress, UNBONDING_DELAY);
+        bytes memory ledgerArguments =
+            abi.encode(vaultAddress, gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
+        vault = StakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
+        ledger = TrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
+        game = DecidedDisputeGame(vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger)));
+        require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
+    }
+
+    function fund(address who) internal {
+        require(token.transfer(who, FUNDS), "transfer");
+        vm.prank(who);
+        token.approve(address(vault), type(uint256).max);
+    }
+
+    function stakeAs(address who, uint256 amount) internal {
+        vm.prank(who);
+        vault.stake(who, amount);
+    }
+
+    function parameters() internal pure returns (ITrainingLedger.TaskParameters memory p) {
+        p.specificationHash = Root.wrap(keccak256("specification"));
+        p.programRoot = Root.wrap(keccak256("program"));
+        p.datasetRoot = Root.wrap(keccak256("dataset"));
+        p.initialStateRoot = Root.wrap(keccak256("initial"));
+        p.stateTensors = TENSORS;
+        p.rounds = 3;
+        p.slotsPerRound = 1;
+        p.stepsPerRound = 100;
+        p.minimumSteps = 10;
+        p.slotReward = REWARD;
+        p.bond = BOND;
+        p.leaseFee = FEE;
+        p.leaseSeconds = LEASE;
+        p.challengeWindow = WINDOW;
+        p.hasTarget = true;
+        p.baseLoss = LOSS_4;
+        p.targetLoss = LOSS_2;
+    }
+
+    function post() internal returns (TaskId) {
+        return post(parameters());
+    }
+
+    function post(ITrainingLedger.TaskParameters memory p) internal returns (TaskId) {
+        vm.prank(REQUESTER);
+        return ledger.postTask(p, "https://store.example/");
+    }
+
+    /// @dev The claim that would succeed now for `worker`.
+    function claimOf(TaskId task, address worker) internal view returns (ITrainingLedger.Claim memory) {
+        ITrainingLedger.Task memory posted = ledger.getTask(task);
+        uint32 round = posted.currentRound;
+        return ITrainingLedger.Claim({
+            task: task,
+            round: round,
+            slot: 0,
+            attempt: ledger.nextAttempt(task, round, 0),
+            specificationHash: posted.parameters.specificationHash,
+            baseRoot: ledger.baseRoot(task, round),
+            worker: worker,
+            ticketBlock: 0,
+            ticketNonce: 0
+        });
+    }
+
+    function claimAs(TaskId task, address worker) internal {
+        ITrainingLedger.Claim memory request = claimOf(task, worker);
+        vm.prank(worker);
+        ledger.claim(request);
+    }
+
+    /// @dev The submission that would succeed now, of a state made up from the task, round and attempt.
+    function resultOf(TaskId task, uint32 steps, uint32 lossBits)
+        internal
+        view
+        returns (ITrainingLedger.Submission memory result)
+    {
+        ITrainingLedger.Task memory posted = ledger.getTask(task);
+        (result.task, result.round) = (task, posted.currentRound);
+        result.attempt = ledger.getSlot(task, result.round, 0).attempt;
+        result.baseRoot = ledger.baseRoot(task, result.round);
+        (result.steps, result.heldOutLoss) = (steps, lossBits);
+        uint256 seed = uint256(keccak256(abi.encode(task, result.round, result.attempt)));
+        bytes32[] memory roots = StateTree.tensorRoots(lossBits, posted.parameters.stateTensors, seed);
+        (result.stateRoot, result.lossProof) = StateTree.commit(roots);
+    }
+
+    function submitAs(TaskId task, address worker, uint32 steps, uint32 lossBits) internal returns (Root) {
+        ITrainingLedger.Submission memory result = resultOf(task, steps, lossBits);
+        vm.prank(worker);
+        ledger.submit(result);
+        return result.stateRoot;
+    }
+
+    /// @dev A posted task whose first round is claimed and submitted by WORKER.
+    function submitted() internal returns (TaskId task, Root root) {
+        task = post();
+        claimAs(task, WORKER);
+        root = submitAs(task, WORKER, 100, LOSS_3);
+    }
+
+    /// @dev Ends the window and finalises what is in the current round's slot.
+    function finaliseNow(TaskId task) internal {
+        uint32 round = ledger.getTask(task).currentRound;
+        ITrainingLedger.Slot memory slot = ledger.getSlot(task, round, 0);
+        vm.warp(uint256(slot.deadline) + 1);
+        ledger.finalise(task, round, 0, slot.attempt, slot.stateRoot);
+    }
+
+    function playRound(TaskId task, address worker, uint32 steps, uint32 lossBits) internal {
+        claimAs(task, worker);
+        submitAs(task, worker, steps, lossBits);
+        finaliseNow(task);
+    }
+
+    /// @dev `value` itself where it fits, else folded into the range.
+    function between(uint256 value, uint256 least, uint256 most) internal pure returns (uint256) {
+        if (value >= least && value <= most) return value;
+        uint256 span = most - least + 1; // not the whole range, or the value would have fitted
+        return least + value % span;
+    }
+
+    function lockedOf(address owner) internal view returns (uint256) {
+        return vault.stakeOf(owner).locked;
+    }
+
+    function stakedOf(address owner) internal view returns (uint256) {
+        return vault.stakeOf(owner).staked;
+    }
+
+    function assertSolvent() internal view {
+        uint256 booked = vault.totalStaked() + vault.totalOwed();
+        vm.assertEq(token.balanceOf(address(vault)), booked, "the vault holds what it books");
+    }
+
+    function assertStatus(TaskId task, uint32 round, ITrainingLedger.SlotStatus status) internal view {
+        vm.assertEq(uint256(ledger.getSlot(task, round, 0).status), uint256(status), "status");
+    }
+}

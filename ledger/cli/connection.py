@@ -1,0 +1,62 @@
+"""From settings to a deployment record and a client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from web3 import Web3
+
+from ledger.client import LedgerClient
+from ledger.compile import compile_contracts
+from ledger.deploy import Deployment
+from ledger.errors import SettingsError
+from ledger.reverts import ErrorDecoder
+from ledger.rpc import chain_id, endpoint
+from ledger.settings import Settings
+from ledger.tx import TransactionSender
+
+if TYPE_CHECKING:
+    from ledger.cli.common import CommandContext
+    from ledger.keys import Wallet
+
+__all__ = ["deployment_directory", "load_deployment", "make_client", "make_sender"]
+
+
+def deployment_directory(settings: Settings, web3: Web3) -> Path:
+    """Where the record of the chain at hand is or belongs."""
+    path = settings.deployment or settings.deployments / str(chain_id(web3))
+    return path.parent if path.suffix == ".json" else path
+
+
+def load_deployment(settings: Settings, web3: Web3) -> Deployment:
+    """Reads the record and compares it with the chain.
+
+    Raises:
+        SettingsError: there is no record. WrongChain, StaleDeployment: see `Deployment.check`.
+    """
+    directory = settings.deployment or deployment_directory(settings, web3)
+    file = directory if directory.suffix == ".json" else directory / "deployment.json"
+    if not file.exists():
+        raise SettingsError(
+            f"There is no deployment record for the chain at {endpoint(web3)} (looked for {file}).",
+            remedy="Deploy with `trainledger up` (local) or `trainledger deploy`, or name a record with --deployment.",
+        )
+    deployment = Deployment.load(file)
+    deployment.check(web3)
+    return deployment
+
+
+def make_sender(web3: Web3, wallet: Wallet, *, confirmations: int = 0) -> TransactionSender:
+    """A sender that decodes the errors of all contracts."""
+    return TransactionSender(web3, wallet, errors=ErrorDecoder(compile_contracts()), confirmations=confirmations)
+
+
+def make_client(context: CommandContext, *, signing: bool) -> LedgerClient:
+    """A client; with `signing` one that sends as the context's account."""
+    sender = None
+    if signing:
+        # The key first: a wrong password should not have to wait for a chain.
+        wallet = context.wallet
+        sender = make_sender(context.web3, wallet, confirmations=context.settings.confirmations)
+    return LedgerClient(context.web3, context.deployment, sender)

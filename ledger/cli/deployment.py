@@ -1,0 +1,150 @@
+"""`deploy`: puts the contracts on a chain and writes the record that all other commands use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ledger.amounts import format_tokens, parse_tokens
+from ledger.cli.common import CommandApp, CommandContext
+from ledger.cli.output import amount, table
+from ledger.errors import SettingsError, StaleDeployment, UsageError, WrongChain
+
+if TYPE_CHECKING:
+    from ledger.deploy import Deployment, DeploymentParameters
+
+__all__ = ["deployment_document", "print_deployment", "register"]
+
+_UINT128_MAX = 2**128 - 1
+
+
+def register(app: CommandApp) -> None:
+    """Adds the command."""
+    app.command("deploy")(deploy)
+
+
+def deploy(
+    context: CommandContext,
+    unbonding_delay: Annotated[
+        int | None, typer.Option(help="Seconds between asking for stake and getting it.", min=0, max=2**40)
+    ] = None,
+    minimum_bond: Annotated[str | None, typer.Option(help="Least bond of a task, in tokens.", metavar="AMOUNT")] = None,
+    minimum_window: Annotated[
+        int | None, typer.Option(help="Least challenge window, in seconds.", min=1, max=2**32 - 1)
+    ] = None,
+    minimum_lease: Annotated[int | None, typer.Option(help="Least lease, in seconds.", min=1, max=2**32 - 1)] = None,
+    supply: Annotated[
+        str | None, typer.Option(help="Tokens minted to the account, where no --token is given.", metavar="AMOUNT")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Address of an existing ERC-20 to use, not a new one.", metavar="ADDRESS")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the record of a live deployment.")] = False,
+) -> None:
+    """Deploy the contracts with the account, and write the deployment record and ABIs.
+
+    Nobody can change these numbers afterwards, nor the contracts: there is no owner. Defaults suit a public chain (a
+    week of unbonding, an hour of window) or, on the local chain, a quick try.
+
+    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `deployer`, `block`, `unbonding_delay`, `minimum_bond`,
+    `minimum_window`, `minimum_lease` and `record`, the path of the record.
+
+    Example: `trainledger deploy --rpc-url https://… --account alice --minimum-bond 5`
+    """
+    from ledger.cli import connection
+    from ledger.deploy import deploy as deploy_contracts
+    from ledger.deploy import publish
+
+    if token is not None and supply is not None:
+        raise UsageError("--supply is for a new token, and --token names an existing one.", remedy="Drop one of them.")
+    wallet = context.wallet
+    directory = connection.deployment_directory(context.settings, context.web3)
+    if not force:
+        _refuse_live(context, directory)
+    sender = connection.make_sender(context.web3, wallet, confirmations=context.settings.confirmations)
+    parameters = _parameters(
+        context,
+        {
+            "unbonding_delay": unbonding_delay,
+            "minimum_bond": None if minimum_bond is None else parse_tokens(minimum_bond, what="--minimum-bond"),
+            "minimum_window": minimum_window,
+            "minimum_lease": minimum_lease,
+            "token_supply": None if supply is None else _supply(supply),
+        },
+    )
+    existing = context.address(token) if token is not None else None
+    context.say(f"Deploying from {wallet.address} …")
+    deployment = deploy_contracts(context.web3, sender, parameters=parameters, token=existing)
+    publish(deployment, directory)
+    document = deployment_document(deployment, directory)
+    context.emit(document, lambda console: print_deployment(console, document))
+
+
+def _refuse_live(context: CommandContext, directory: Path) -> None:
+    """A record that is of another chain, or whose contracts are there, is somebody's; a dead one may go."""
+    from ledger.deploy import Deployment
+
+    if not (directory / "deployment.json").exists():
+        return
+    record = Deployment.load(directory)
+    try:
+        record.check(context.web3)
+    except StaleDeployment:
+        context.say(f"Replacing the record in {directory}: its contracts are not on this chain.")
+        return
+    except WrongChain:
+        problem = f"The record in {directory} is of another chain, with id {record.chain_id}."
+    else:
+        problem = f"The ledger {record.ledger} is already deployed and recorded in {directory}."
+    raise SettingsError(problem, remedy="Use it, name another folder with --deployment, or replace it with --force.")
+
+
+def _parameters(context: CommandContext, given: dict[str, int | None]) -> DeploymentParameters:
+    from ledger.cli.development import DEVELOPMENT_CHAIN
+    from ledger.deploy import LOCAL_PARAMETERS, PUBLIC_PARAMETERS
+    from ledger.rpc import chain_id
+
+    default = LOCAL_PARAMETERS if chain_id(context.web3) == DEVELOPMENT_CHAIN else PUBLIC_PARAMETERS
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(default, **changes)
+
+
+def _supply(text: str) -> int:
+    wei = parse_tokens(text, what="--supply")
+    if not 0 < wei <= _UINT128_MAX:
+        raise UsageError(
+            f"--supply is {text}; it must be more than 0 and at most {format_tokens(_UINT128_MAX)} tokens.",
+            remedy="Give a supply in that range.",
+        )
+    return wei
+
+
+def deployment_document(deployment: Deployment, directory: Path) -> dict[str, Any]:
+    """What `deploy` and `up` report."""
+    fixed = deployment.parameters
+    return {
+        "chain_id": deployment.chain_id,
+        "ledger": deployment.ledger,
+        "vault": deployment.vault,
+        "token": deployment.token,
+        "game": deployment.game,
+        "deployer": deployment.deployer,
+        "block": deployment.block_number,
+        "unbonding_delay": fixed.unbonding_delay,
+        "minimum_bond": amount(fixed.minimum_bond),
+        "minimum_window": fixed.minimum_window,
+        "minimum_lease": fixed.minimum_lease,
+        "record": str(directory / "deployment.json"),
+    }
+
+
+def print_deployment(console: Console, document: dict[str, Any]) -> None:
+    """The same for people."""
+    shown = document | {"minimum_bond": document["minimum_bond"]["tokens"] + " tokens"}
+    for name in ("unbonding_delay", "minimum_window", "minimum_lease"):
+        shown[name] = f"{shown[name]} seconds"
+    console.print(table(["", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))

@@ -1,0 +1,11 @@
+"""The groups of commands; the modules that define commands add them here."""
+
+from __future__ import annotations
+
+from ledger.cli.common import CommandApp
+
+__all__ = ["account_app", "checkpoint_app", "task_app"]
+
+account_app = CommandApp("account", help="Keys, balances, stakes, and who acts for whom.")
+task_app = CommandApp("task", help="Post, list, show and close training tasks.")
+checkpoint_app = CommandApp("checkpoint", help="The lineage of a task's checkpoints.")

@@ -1,0 +1,185 @@
+"""`task list|show|close`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ledger.amounts import format_tokens
+from ledger.canonical import root_hex
+from ledger.cli.common import CommandApp, CommandContext
+from ledger.cli.output import amount, loss_value, shorten, table
+from ledger.types import ZERO_ADDRESS, Slot, SlotStatus, Task
+
+if TYPE_CHECKING:
+    from ledger.client import LedgerClient
+
+__all__ = ["TaskNumber", "register", "task_document", "task_state"]
+
+TaskNumber = Annotated[int, typer.Argument(help="Number of the task.", min=0, max=2**64 - 1, metavar="TASK")]
+
+
+def register(app: CommandApp) -> None:
+    """Adds the commands to the group."""
+    for name, function in (("list", list_), ("show", show), ("close", close)):
+        app.command(name)(function)
+
+
+def task_state(task: Task) -> str:
+    """One word for a table."""
+    return "closed" if task.closed else "complete" if task.complete else "running"
+
+
+def task_document(task: Task) -> dict[str, Any]:
+    """A task as JSON: roots as text, amounts exact, losses as numbers."""
+    fixed = task.parameters
+    return {
+        "task": task.number,
+        "state": task_state(task),
+        "requester": task.requester,
+        "current_round": task.current_round,
+        "rounds": fixed.rounds,
+        "slots_per_round": fixed.slots_per_round,
+        "steps_per_round": fixed.steps_per_round,
+        "minimum_steps": fixed.minimum_steps,
+        "slot_reward": amount(fixed.slot_reward),
+        "bond": amount(fixed.bond),
+        "lease_fee": amount(fixed.lease_fee),
+        "lease_seconds": fixed.lease_seconds,
+        "challenge_window": fixed.challenge_window,
+        "admission": fixed.admission.name.lower(),
+        "minimum_stake": amount(fixed.minimum_stake),
+        "ticket_target": hex(fixed.ticket_target) if fixed.admission.needs_ticket else None,
+        "base_loss": loss_value(fixed.base_loss) if fixed.has_target else None,
+        "target_loss": loss_value(fixed.target_loss) if fixed.has_target else None,
+        "specification_hash": root_hex(fixed.specification_hash),
+        "program_root": root_hex(fixed.program_root),
+        "dataset_root": root_hex(fixed.dataset_root),
+        "initial_state_root": root_hex(fixed.initial_state_root),
+        "state_tensors": fixed.state_tensors,
+    }
+
+
+def list_(
+    context: CommandContext,
+    running: Annotated[bool, typer.Option("--running", help="Only tasks that still take work.")] = False,
+) -> None:
+    """List the posted tasks.
+
+    JSON: a list of tasks, each with the keys of `trainledger task show` up to `state_tensors`.
+
+    Examples: `trainledger task list`, `trainledger task list --running --json`
+    """
+    client = context.client()
+    tasks = [task for task in client.tasks() if not running or task_state(task) == "running"]
+    symbol = client.token_symbol
+    columns = ["task", "state", "round", "steps", f"slot reward ({symbol})", "bond", "admission", "requester"]
+    rows = [
+        (
+            task.number,
+            task_state(task),
+            f"{task.current_round}/{task.parameters.rounds}",
+            task.parameters.steps_per_round,
+            format_tokens(task.parameters.slot_reward),
+            format_tokens(task.parameters.bond),
+            task.parameters.admission.name.lower().replace("_", " "),
+            shorten(task.requester),
+        )
+        for task in tasks
+    ]
+    if not tasks:
+        context.say("No tasks. Post one with `trainledger task create FILE`.")
+    context.emit(
+        [task_document(task) for task in tasks],
+        lambda console: console.print(table(columns, rows, right=columns[4:6])) if rows else None,
+    )
+
+
+def show(context: CommandContext, number: TaskNumber) -> None:
+    """Show a task: its parameters, its escrow, and the slot of the current round.
+
+    JSON: `task`, `state` (running, complete or closed), `requester`, `current_round`, `rounds`, `slots_per_round`,
+    `steps_per_round`, `minimum_steps`, `slot_reward`, `bond`, `lease_fee`, `lease_seconds`, `challenge_window`,
+    `admission`, `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target),
+    `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`; and
+    `slot` (null once complete) with `round`, `slot`, `status` (open, leased, submitted or finalised), `attempt`,
+    `next_attempt`, `worker`, `payout`, `deadline`, `seconds_left`, `open_games` and `state_root`.
+
+    Example: `trainledger task show 1`
+    """
+    client = context.client()
+    task = client.task(number)
+    slot = None if task.complete else client.slot(number, task.current_round)
+    document = task_document(task) | {
+        "escrow": amount(client.escrow(number)),
+        "symbol": client.token_symbol,
+        "slot": None if slot is None else _slot_document(client, slot),
+    }
+    context.emit(document, lambda console: _print_task(console, document))
+
+
+def _slot_document(client: LedgerClient, slot: Slot) -> dict[str, Any]:
+    empty = slot.status is SlotStatus.OPEN
+    return {
+        "round": slot.round,
+        "slot": slot.slot,
+        "status": slot.status.name.lower(),
+        "attempt": slot.attempt,
+        "next_attempt": client.next_attempt(slot.task, slot.round, slot.slot),
+        "worker": None if empty or slot.worker == ZERO_ADDRESS else slot.worker,
+        "payout": None if empty or slot.payout == ZERO_ADDRESS else slot.payout,
+        "deadline": None if empty else slot.deadline,
+        "seconds_left": None if empty else max(0, slot.deadline - client.chain_time()),
+        "open_games": slot.open_games,
+        "state_root": root_hex(slot.state_root) if slot.status >= SlotStatus.SUBMITTED else None,
+    }
+
+
+def _print_task(console: Console, document: dict[str, Any]) -> None:
+    rows = []
+    for name, value in document.items():
+        if name in ("slot", "symbol") or value is None:
+            continue
+        shown = f"{value['tokens']} {document['symbol']}" if isinstance(value, dict) else value
+        if isinstance(value, float):
+            shown = f"{value:.6g}"
+        rows.append((name.replace("_", " "), shown))
+    console.print(table(["", ""], rows))
+    slot = document["slot"]
+    if slot is not None:
+        console.print()
+        console.print(table(["slot now", ""], [(k.replace("_", " "), v) for k, v in slot.items() if v is not None]))
+
+
+def close(context: CommandContext, number: TaskNumber) -> None:
+    """Close one of the account's tasks: no new claims, and what nobody can still earn is refunded as credit.
+
+    A slot that is leased or submitted keeps its escrow. Safe to repeat. JSON: `task`, `already_closed`, `refunded`,
+    `escrow_left`, `symbol`.
+
+    Example: `trainledger task close 1 --account alice`
+    """
+    client = context.client(signing=True)
+    symbol = client.token_symbol
+    before = client.task(number)
+    credit = client.stake_account(context.wallet.address).credit
+    if not before.closed:
+        client.close_task(number)
+    after = client.stake_account(context.wallet.address).credit
+    refunded = max(0, after - credit)
+    document = {
+        "task": number,
+        "already_closed": before.closed,
+        "refunded": amount(refunded),
+        "escrow_left": amount(client.escrow(number)),
+        "symbol": symbol,
+    }
+    text = (
+        f"Task {number} was closed already."
+        if before.closed
+        else f"Closed task {number}; {format_tokens(refunded)} {symbol} are credited to you. "
+        "`trainledger withdraw` sends them."
+    )
+    context.emit(document, lambda console: console.print(text))

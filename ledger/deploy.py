@@ -1,0 +1,259 @@
+"""Deploys the contracts, and keeps the frozen record of where they are and what exactly was deployed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from eth_abi.abi import encode as abi_encode
+from web3 import Web3
+from web3.exceptions import BlockNotFound
+from web3.types import Nonce
+from web3.utils import get_create_address
+
+from ledger import __version__
+from ledger.atomic import write_atomically
+from ledger.compile import Artifact, compile_contracts
+from ledger.errors import ChainError, SettingsError, StaleDeployment, WrongChain
+from ledger.rpc import chain_id, endpoint
+from ledger.tx import TransactionSender
+
+RECORD_FORMAT = "trainledger/deployment/1"
+_DAY = 24 * 3600
+# Field of the record -> contract; a token of somebody else's is checked for code only.
+_CONTRACTS = {"token": "TrainingToken", "vault": "StakeVault", "ledger": "TrainingLedger", "game": "NoDisputeGame"}
+_FRESH = "Deploy again with `trainledger deploy`, or name another record with --deployment."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentParameters:
+    """What is fixed for good at deployment: seconds, and wei of the token.
+
+    Attributes:
+        unbonding_delay: between asking for stake and getting it.
+        minimum_bond, minimum_window, minimum_lease: the least that any task may ask for.
+        token_supply: minted to the deployer; without effect where a token is given.
+    """
+
+    unbonding_delay: int
+    minimum_bond: int
+    minimum_window: int
+    minimum_lease: int
+    token_supply: int = 10**27
+
+
+# For a chain on one's own machine: rounds of seconds, so that a whole task fits into a coffee break. The supply,
+# a thousand million tokens, is for handing out.
+LOCAL_PARAMETERS = DeploymentParameters(unbonding_delay=30, minimum_bond=10**15, minimum_window=2, minimum_lease=2)
+
+# For a chain shared with strangers. A week of unbonding outlasts any sensible window, so that stake cannot leave before
+# what it vouched for is judged; an hour of window lets a watcher in an outage or a congested chain still answer; a
+# lease of ten minutes keeps claims from being churned; a bond of one token makes each claim cost something to waste.
+PUBLIC_PARAMETERS = DeploymentParameters(
+    unbonding_delay=7 * _DAY, minimum_bond=10**18, minimum_window=3600, minimum_lease=600
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Where the contracts are. Addresses are checksummed, hashes hex with 0x.
+
+    Attributes:
+        block_number, block_hash: the block in which the last contract was deployed.
+        artifact_hashes: SHA-256 of each contract's runtime code with immutables masked, by contract name.
+        version: of trainledger that deployed.
+    """
+
+    chain_id: int
+    token: str
+    vault: str
+    ledger: str
+    game: str
+    block_number: int
+    block_hash: str
+    artifact_hashes: Mapping[str, str]
+    deployer: str
+    parameters: DeploymentParameters
+    version: str
+
+    def to_json(self) -> bytes:
+        """The record as a JSON document."""
+        return json.dumps({"format": RECORD_FORMAT, **asdict(self)}, indent=2, sort_keys=True).encode() + b"\n"
+
+    def save(self, path: Path) -> None:
+        """Writes the record to `path` (a folder, or a .json file in one) atomically."""
+        write_atomically(_record_path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Deployment:
+        """Reads the record at `path` (a folder, or a .json file).
+
+        Raises:
+            SettingsError: there is none, or it is not a deployment record.
+        """
+        file = _record_path(path)
+        try:
+            document = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise SettingsError(
+                f"There is no deployment record at {file}.",
+                remedy="Deploy with `trainledger deploy`, or name a record with --deployment.",
+            ) from None
+        except (ValueError, OSError) as problem:
+            raise SettingsError(f"The deployment record {file} cannot be read: {problem}.", remedy=_FRESH) from None
+        names = {field.name for field in fields(cls)}
+        if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
+            raise SettingsError(f"{file} is not a record of format {RECORD_FORMAT}.", remedy=_FRESH)
+        if missing := sorted(names - set(document)):
+            raise SettingsError(f"The deployment record {file} lacks {', '.join(missing)}.", remedy=_FRESH)
+        try:
+            parameters = DeploymentParameters(**document["parameters"])
+            addresses: dict[str, Any] = {
+                key: Web3.to_checksum_address(document[key]) for key in (*_CONTRACTS, "deployer")
+            }
+        except (TypeError, ValueError) as problem:
+            raise SettingsError(f"The deployment record {file} is damaged: {problem}.", remedy=_FRESH) from None
+        rest = {**{name: document[name] for name in names - {"parameters"}}, **addresses}
+        return cls(parameters=parameters, **rest)
+
+    def check(self, web3: Web3) -> None:
+        """Compares the record with the chain and with this version's contracts.
+
+        Raises:
+            WrongChain: the chain has another id.
+            StaleDeployment: another block, no code, other code, or code of another version than this.
+        """
+        actual = chain_id(web3)
+        if actual != self.chain_id:
+            raise WrongChain(self.chain_id, actual, endpoint(web3))
+        self._check_block(web3)
+        artifacts = compile_contracts()
+        for role, name in _CONTRACTS.items():
+            address = getattr(self, role)
+            code = bytes(web3.eth.get_code(address, "latest"))
+            if not code:
+                raise StaleDeployment(f"There is no contract at {address}, where {name} should be.", remedy=_FRESH)
+            if name not in self.artifact_hashes:
+                continue  # a token that was there before
+            artifact = artifacts[name]
+            if self.artifact_hashes[name] != artifact.code_hash():
+                raise StaleDeployment(
+                    f"{name} at {address} was deployed by another version of trainledger ({self.version}; "
+                    f"this is {__version__}).",
+                    remedy=_FRESH,
+                )
+            if hashlib.sha256(artifact.masked(code)).hexdigest() != self.artifact_hashes[name]:
+                raise StaleDeployment(f"The code at {address} is not the {name} of the record.", remedy=_FRESH)
+
+    def _check_block(self, web3: Web3) -> None:
+        try:
+            actual = web3.eth.get_block(self.block_number)["hash"].to_0x_hex()
+        except BlockNotFound:
+            actual = "not there"
+        if actual != self.block_hash:
+            raise StaleDeployment(
+                f"Block {self.block_number}, in which the contracts were deployed, is {actual} on the chain at "
+                f"{endpoint(web3)}; the record says {self.block_hash}. It is another chain, or it began anew.",
+                remedy=_FRESH,
+            )
+
+
+def deploy(
+    web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
+) -> Deployment:
+    """Deploys vault, ledger and dispute game, and the token unless one is given.
+
+    Vault and ledger know each other by immutable addresses, so each is told the other's before it exists: the address
+    of a contract follows from its deployer and nonce.
+
+    Args:
+        token: an existing ERC-20 that moves exact amounts and can be burned.
+
+    Raises:
+        ChainError: the account was used by somebody else in between, so that the addresses came out otherwise;
+            `token` has no code. And all that `TransactionSender.send` raises.
+    """
+    artifacts = compile_contracts()
+    owner = Web3.to_checksum_address(sender.address)
+    if token is None:
+        supply = abi_encode(["address", "uint256"], [owner, parameters.token_supply])
+        token = _create(sender, artifacts["TrainingToken"], supply)[0]
+    elif not web3.eth.get_code(Web3.to_checksum_address(token), "latest"):
+        raise ChainError(f"There is no token contract at {token}.", remedy="Name the address of an ERC-20.")
+    token = Web3.to_checksum_address(token)
+    game, _ = _create(sender, artifacts["NoDisputeGame"], b"")
+    nonce = web3.eth.get_transaction_count(owner, "pending")
+    ledger = predict_address(owner, nonce + 1)
+    vault, _ = _create(
+        sender,
+        artifacts["StakeVault"],
+        abi_encode(["address", "address", "uint64"], [token, ledger, parameters.unbonding_delay]),
+    )
+    limits = [vault, game, parameters.minimum_bond, parameters.minimum_window, parameters.minimum_lease]
+    actual, receipt_block = _create(
+        sender,
+        artifacts["TrainingLedger"],
+        abi_encode(["address", "address", "uint96", "uint32", "uint32"], limits),
+    )
+    if actual != ledger:
+        raise ChainError(
+            f"The ledger came to be at {actual}, not at {ledger}: another transaction of {owner} went between.",
+            remedy="Deploy again, with an account that nobody else uses meanwhile.",
+        )
+    number, block_hash = receipt_block
+    own = [name for role, name in _CONTRACTS.items() if role != "token" or _is_training_token(web3, token, artifacts)]
+    return Deployment(
+        chain_id=chain_id(web3),
+        token=token,
+        vault=vault,
+        ledger=ledger,
+        game=game,
+        block_number=number,
+        block_hash=block_hash,
+        artifact_hashes={name: artifacts[name].code_hash() for name in own},
+        deployer=owner,
+        parameters=parameters,
+        version=__version__,
+    )
+
+
+def _is_training_token(web3: Web3, token: str, artifacts: Mapping[str, Artifact]) -> bool:
+    """Whether the token's code is this version's TrainingToken."""
+    code = bytes(web3.eth.get_code(Web3.to_checksum_address(token), "latest"))
+    artifact = artifacts["TrainingToken"]
+    return hashlib.sha256(artifact.masked(code)).hexdigest() == artifact.code_hash()
+
+
+def predict_address(deployer: str, nonce: int) -> str:
+    """The address of the contract that `deployer`'s transaction `nonce` creates (Yellow Paper, section 7)."""
+    return str(get_create_address(Web3.to_checksum_address(deployer), Nonce(nonce)))
+
+
+def publish(deployment: Deployment, directory: Path) -> None:
+    """Writes `abi/<Contract>.json` and then `deployment.json`, so that scripts with web3 alone can use the contracts.
+
+    The record comes last: where it is, all is there.
+    """
+    artifacts = compile_contracts()
+    for name in _CONTRACTS.values():
+        text = json.dumps(artifacts[name].abi, indent=2)
+        write_atomically(directory / "abi" / f"{name}.json", text.encode() + b"\n")
+    deployment.save(directory / "deployment.json")
+
+
+def _record_path(path: Path) -> Path:
+    return path if path.suffix == ".json" else path / "deployment.json"
+
+
+def _create(sender: TransactionSender, artifact: Artifact, arguments: bytes) -> tuple[str, tuple[int, str]]:
+    """Deploys one contract; returns its address, and the number and hash of its block."""
+    request: dict[str, Any] = {"data": "0x" + (artifact.bytecode + arguments).hex()}
+    receipt = sender.send_request(request, contract=artifact.name, method="constructor")
+    if receipt.contract_address is None:
+        raise ChainError(f"The node gave no address for {artifact.name} in the receipt of {receipt.transaction}.")
+    address = str(Web3.to_checksum_address(receipt.contract_address))
+    return address, (receipt.block_number, "0x" + receipt.block_hash.hex())

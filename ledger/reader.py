@@ -1,0 +1,275 @@
+"""Reads the contracts: every view that trainledger uses, as typed records. `LedgerClient` adds the writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from web3 import Web3
+from web3.contract import Contract
+from web3.contract.contract import ContractFunction
+from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception
+
+from ledger.compile import Artifact, compile_contracts
+from ledger.deploy import Deployment
+from ledger.errors import ChainError, ContractReverted, StaleDeployment
+from ledger.reverts import ErrorDecoder, revert_data
+from ledger.rpc import endpoint
+from ledger.types import (
+    Admission,
+    Checkpoint,
+    Slot,
+    SlotStatus,
+    StakeAccount,
+    Task,
+    TaskParameters,
+    VaultTotals,
+)
+
+_BEHIND_SECONDS = 10.0
+
+
+class LedgerReader:
+    """The contracts of one deployment, read at the newest block.
+
+    After a transaction, reads wait until the node has that transaction's block: a provider with several nodes behind
+    one URL may answer from one that lags. All reads raise ChainUnreachable without an answer.
+    """
+
+    def __init__(self, web3: Web3, deployment: Deployment, *, artifacts: Mapping[str, Artifact] | None = None) -> None:
+        self.web3 = web3
+        self.deployment = deployment
+        self.artifacts = artifacts if artifacts is not None else compile_contracts()
+        self.errors = ErrorDecoder(self.artifacts)
+        self._token = self._contract("TrainingToken", deployment.token)
+        self._vault = self._contract("StakeVault", deployment.vault)
+        self._ledger = self._contract("TrainingLedger", deployment.ledger)
+        self._game = self._contract("IDisputeGame", deployment.game)
+        self._names = {
+            deployment.token: "TrainingToken",
+            deployment.vault: "StakeVault",
+            deployment.ledger: "TrainingLedger",
+            deployment.game: "IDisputeGame",
+        }
+        self._symbol: str | None = None
+        self._behind_seconds = _BEHIND_SECONDS
+
+    # --- tasks ---
+
+    def task_count(self) -> int:
+        """Tasks ever posted; they are numbered from 1."""
+        return int(self._read(self._ledger.functions.taskCount()))
+
+    def task(self, number: int) -> Task:
+        """One task.
+
+        Raises:
+            ContractReverted: `UnknownTask`: there is none of that number.
+        """
+        fields, requester, current, closed = self._read(self._ledger.functions.getTask(number), task=number)
+        return Task(
+            number=number,
+            parameters=_parameters(fields),
+            requester=str(requester),
+            current_round=current,
+            closed=closed,
+        )
+
+    def tasks(self) -> list[Task]:
+        """All tasks, oldest first."""
+        return [self.task(number) for number in range(1, self.task_count() + 1)]
+
+    def slot(self, task: int, round_number: int, slot: int = 0) -> Slot:
+        """One slot of a round as it is stored: a lease that ran out still reads as leased until somebody acts."""
+        worker, attempt, deadline, status, games, payout, steps, loss, root = self._read(
+            self._ledger.functions.getSlot(task, round_number, slot), task=task
+        )
+        return Slot(
+            task=task,
+            round=round_number,
+            slot=slot,
+            worker=str(worker),
+            attempt=attempt,
+            deadline=deadline,
+            status=SlotStatus(status),
+            open_games=games,
+            payout=str(payout),
+            steps=steps,
+            heldout_loss=loss,
+            state_root=bytes(root),
+        )
+
+    def next_attempt(self, task: int, round_number: int, slot: int = 0) -> int:
+        """The attempt that a claim would have to name now; counts a lease that ran out as expired."""
+        return int(self._read(self._ledger.functions.nextAttempt(task, round_number, slot), task=task))
+
+    def base_root(self, task: int, round_number: int) -> bytes:
+        """The state root that a round starts from; 32 zero bytes while the round before is not finalised."""
+        return bytes(self._read(self._ledger.functions.baseRoot(task, round_number), task=task))
+
+    def checkpoint(self, task: int, round_number: int) -> Checkpoint:
+        """The lineage entry of a finalised round.
+
+        Raises:
+            ContractReverted: `WrongStatus`: the round is not finalised.
+        """
+        parent, root, number, worker, steps, loss = self._read(
+            self._ledger.functions.getCheckpoint(task, round_number), task=task
+        )
+        return Checkpoint(
+            task=task,
+            round=number,
+            parent=bytes(parent),
+            state_root=bytes(root),
+            worker=str(worker),
+            steps=steps,
+            heldout_loss=loss,
+        )
+
+    def lineage(self, task: int) -> list[Checkpoint]:
+        """All checkpoints of a task, oldest first."""
+        return [self.checkpoint(task, number) for number in range(self.task(task).current_round)]
+
+    def pay_for(self, task: int, round_number: int, *, steps: int, loss_bits: int) -> int:
+        """Pay in wei for these steps and this held-out loss, by the contract's own reckoning."""
+        return int(self._read(self._ledger.functions.payFor(task, round_number, steps, loss_bits), task=task))
+
+    def minimum_bond(self) -> int:
+        """Least bond of any task, wei."""
+        return int(self._read(self._ledger.functions.minimumBond()))
+
+    def minimum_window(self) -> int:
+        """Least challenge window of any task, seconds."""
+        return int(self._read(self._ledger.functions.minimumWindow()))
+
+    def minimum_lease(self) -> int:
+        """Least lease of any task, seconds."""
+        return int(self._read(self._ledger.functions.minimumLease()))
+
+    def disputes_available(self) -> bool:
+        """Whether a wrong submission can be disputed on chain in this deployment."""
+        return bool(self._read(self._game.functions.available()))
+
+    # --- money ---
+
+    def stake_account(self, owner: str) -> StakeAccount:
+        """What `owner` has in the vault: stake, stake on its way out, and credit to withdraw."""
+        who = Web3.to_checksum_address(owner)
+        staked, locked = self._read(self._vault.functions.stakeOf(who))
+        unbonding, release = self._read(self._vault.functions.unbondingOf(who))
+        return StakeAccount(
+            staked=staked,
+            locked=locked,
+            unbonding=unbonding,
+            unbonding_release=release,
+            credit=int(self._read(self._vault.functions.creditOf(who))),
+            payout=str(self._read(self._vault.functions.payoutOf(who))),
+        )
+
+    def totals(self) -> VaultTotals:
+        """The vault's books against the tokens that it holds."""
+        return VaultTotals(
+            held=self.token_balance(self.deployment.vault),
+            staked=int(self._read(self._vault.functions.totalStaked())),
+            owed=int(self._read(self._vault.functions.totalOwed())),
+        )
+
+    def escrow(self, task: int) -> int:
+        """What is left of a task's reward, wei."""
+        return int(self._read(self._vault.functions.escrowOf(task)))
+
+    def is_operator(self, owner: str, operator: str) -> bool:
+        """Whether `operator` may claim and submit on `owner`'s stake."""
+        pair = (Web3.to_checksum_address(owner), Web3.to_checksum_address(operator))
+        return bool(self._read(self._vault.functions.isOperator(*pair)))
+
+    def unbonding_delay(self) -> int:
+        """Seconds between asking for stake and getting it."""
+        return int(self._read(self._vault.functions.unbondingDelay()))
+
+    def token_balance(self, address: str) -> int:
+        """Tokens of an account, wei."""
+        return int(self._read(self._token.functions.balanceOf(Web3.to_checksum_address(address))))
+
+    def ether_balance(self, address: str) -> int:
+        """Ether of an account, wei."""
+        self._wait_for_node()
+        return int(self.web3.eth.get_balance(Web3.to_checksum_address(address), "latest"))
+
+    @property
+    def token_symbol(self) -> str:
+        """Such as TRAIN."""
+        if self._symbol is None:
+            self._symbol = str(self._read(self._token.functions.symbol()))
+        return self._symbol
+
+    # --- the chain ---
+
+    def chain_time(self) -> int:
+        """Time of the newest block, Unix seconds: what leases and windows are measured by."""
+        self._wait_for_node()
+        return int(self.web3.eth.get_block("latest")["timestamp"])
+
+    def block_number(self) -> int:
+        """Number of the newest block."""
+        self._wait_for_node()
+        return int(self.web3.eth.block_number)
+
+    def _floor(self) -> int:
+        """The block that reads must have seen."""
+        return 0
+
+    def _wait_for_node(self) -> None:
+        floor = self._floor()
+        if floor == 0:
+            return
+        end = time.monotonic() + self._behind_seconds
+        while (newest := self.web3.eth.block_number) < floor:
+            if time.monotonic() >= end:
+                raise ChainError(
+                    f"The node at {endpoint(self.web3)} is behind: it is at block {newest}, and a transaction of "
+                    f"this account was mined in block {floor}.",
+                    remedy="Wait until it has caught up, or name another node with --rpc-url.",
+                )
+            time.sleep(0.2)
+
+    def _read(self, call: ContractFunction, *, task: int | None = None) -> Any:
+        self._wait_for_node()
+        name = self._names[str(call.address)]
+        try:
+            return call.call(block_identifier="latest")
+        except ContractLogicError as problem:
+            reverted = self.errors.decode(name, call.fn_name, revert_data(problem))
+            if reverted.error == "UnknownTask" and task is not None:
+                raise self._unknown_task(task, reverted) from None
+            raise reverted from None
+        except BadFunctionCallOutput:
+            raise StaleDeployment(
+                f"What is at {call.address} does not answer as {name}.",
+                remedy="Deploy again with `trainledger deploy`, or name another record with --deployment.",
+            ) from None
+        except Web3Exception as problem:
+            raise ChainError(
+                f"The node at {endpoint(self.web3)} refuses {name}.{call.fn_name}: {problem}."
+            ) from problem
+
+    def _unknown_task(self, task: int, reverted: ContractReverted) -> ContractReverted:
+        count = self.task_count()
+        there = {0: "there is none yet", 1: "there is only task 1"}.get(count, f"there are tasks 1 to {count}")
+        reverted.problem = f"Task {task} does not exist; {there}."
+        return reverted
+
+    def _contract(self, name: str, address: str) -> Contract:
+        artifact = self.artifacts[name]
+        return self.web3.eth.contract(address=Web3.to_checksum_address(address), abi=artifact.abi)
+
+
+def _parameters(fields: Any) -> TaskParameters:
+    """ITrainingLedger.TaskParameters, which the dataclass follows field by field."""
+    names = TaskParameters.__dataclass_fields__
+    values = dict(zip(names, fields, strict=True))
+    for name in ("specification_hash", "program_root", "dataset_root", "initial_state_root"):
+        values[name] = bytes(values[name])
+    values["admission"] = Admission(values["admission"])
+    return TaskParameters(**values)

@@ -1,0 +1,87 @@
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_proof, merkle_root, seal, verify_proof
+from trainer.commit.states import loss_proof, root_of_leaves, state_leaves, state_root
+from trainer.commit.tensors import DTYPE_NUMBERS, tensor_bytes, tensor_root
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "vectors" / "commitments.json").read_text())
+
+
+def golden_tensors(case: dict[str, object]) -> list[torch.Tensor]:
+    """The tensors that the generator describes in state_case."""
+    count = int(str(case["state_tensors"]))
+    loss = torch.frombuffer(bytearray(struct.pack("<I", int(str(case["loss_bits"])))), dtype=torch.float32)
+    more = [torch.full((n * 100 + 1,), n / 3, dtype=torch.float32) for n in range(2, count)]
+    return [loss, torch.tensor([1000]), *more][:count]
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: f"{c['state_tensors']}-{c['loss_bits']:08x}")
+def test_state_root_and_proof_equal_golden(case: dict[str, object]) -> None:
+    tensors = golden_tensors(case)
+    assert [tensor_root(t).hex() for t in tensors] == case["tensor_roots"]
+    assert state_root(tensors).hex() == case["state_root"]
+    assert [s.hex() for s in loss_proof(tensors)] == case["loss_proof"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: str(c["state_tensors"]))
+def test_loss_proof_checks_as_a_contract_would(case: dict[str, object]) -> None:
+    tensors = golden_tensors(case)
+    count = len(tensors)
+    bits = int(str(case["loss_bits"]))
+    chunk = struct.pack("<I", bits) + bytes(1020)
+    start = leaf(Kind.STATE, seal(Kind.TENSOR, 1, 4, leaf(Kind.TENSOR, chunk)))
+    merkle = merkle_root(Kind.STATE, state_leaves(tensors))
+    assert seal(Kind.STATE, 0, count, merkle) == state_root(tensors)
+    assert verify_proof(Kind.STATE, start, 0, count, loss_proof(tensors), merkle)
+    wrong = leaf(Kind.STATE, seal(Kind.TENSOR, 1, 4, leaf(Kind.TENSOR, struct.pack("<I", bits ^ 1) + bytes(1020))))
+    assert not verify_proof(Kind.STATE, wrong, 0, count, loss_proof(tensors), merkle)
+
+
+def test_root_of_leaves_is_the_state_root() -> None:
+    tensors = [torch.tensor([1.5]), torch.tensor([7]), torch.arange(600)]
+    leaves = state_leaves(tensors)
+    assert root_of_leaves(leaves) == state_root(tensors)
+    assert merkle_proof(Kind.STATE, leaves, 0) == loss_proof(tensors)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPE_NUMBERS), ids=str)
+def test_tensor_root_binds_dtype_and_little_endian_bytes(dtype: torch.dtype) -> None:
+    tensor = torch.tensor([1, 2, 3, 4]).to(dtype)
+    root = tensor_root(tensor)
+    assert root == bytes_root(Kind.TENSOR, DTYPE_NUMBERS[dtype], bytes(tensor_bytes(tensor)))
+    if dtype.itemsize == 4 and not dtype.is_floating_point:
+        assert bytes(tensor_bytes(tensor)) == struct.pack("<4i", 1, 2, 3, 4)
+    if dtype == torch.float32:
+        assert bytes(tensor_bytes(tensor)) == struct.pack("<4f", 1, 2, 3, 4)
+
+
+def test_tensor_root_of_a_view_is_that_of_its_row_major_copy() -> None:
+    base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    assert tensor_root(base.t()) == tensor_root(base.t().contiguous())
+    assert tensor_root(base.t()) != tensor_root(base)
+    assert tensor_root(base.t().contiguous().requires_grad_()) == tensor_root(base.t())
+
+
+def test_tensor_bytes_of_a_contiguous_tensor_are_not_copied() -> None:
+    tensor = torch.zeros(4)
+    view = tensor_bytes(tensor)
+    tensor[0] = 1.0
+    assert bytes(view[:4]) == struct.pack("<f", 1.0)
+
+
+def test_tensor_root_negative_zero_counts() -> None:
+    zero, minus = torch.tensor([0.0]), torch.tensor([-0.0])
+    assert tensor_root(zero) != tensor_root(minus)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(0), torch.zeros(2, dtype=torch.float64), torch.zeros(1, dtype=torch.bool)]
+)
+def test_tensor_root_without_a_root_refused(tensor: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"root|number"):
+        tensor_root(tensor)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from stage import Stage, open_stage
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with open_stage(tmp_path_factory.mktemp("stage") / "home") as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _no_workers_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test's workers do not outlive it."""
+    yield
+    if "stage" in request.fixturenames:
+        request.getfixturevalue("stage").close()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+from eth_abi.abi import encode
+from eth_utils.abi import function_signature_to_4byte_selector as selector
+from web3.exceptions import ContractLogicError
+
+from ledger.compile import Artifact
+from ledger.reverts import ErrorDecoder, revert_data
+
+WORKER = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+
+
+@pytest.fixture
+def decoder(artifacts: dict[str, Artifact]) -> ErrorDecoder:
+    return ErrorDecoder(artifacts)
+
+
+def test_decode_custom_error_names_its_arguments(decoder: ErrorDecoder) -> None:
+    data = selector("SlotTaken(address,uint8,uint256)") + encode(["address", "uint8", "uint256"], [WORKER, 1, 99])
+    refusal = decoder.decode("TrainingLedger", "claim", data)
+    assert (refusal.contract, refusal.method, refusal.error) == ("TrainingLedger", "claim", "SlotTaken")
+    assert refusal.arguments == {"worker": WORKER, "status": 1, "deadline": 99}
+    assert str(refusal) == (
+        f"TrainingLedger.claim refused: SlotTaken(worker={WORKER}, status=1, deadline=99). "
+        "Wait until its deadline, or take another task."
+    )
+
+
+def test_decode_root_is_shown_in_hex(decoder: ErrorDecoder) -> None:
+    data = selector("AlreadySubmitted(bytes32)") + b"\xab" * 32
+    assert decoder.decode("c", "m", "0x" + data.hex()).arguments == {"stateRoot": "0x" + "ab" * 32}
+
+
+def test_decode_reason_string_and_panic(decoder: ErrorDecoder) -> None:
+    said = decoder.decode("c", "m", selector("Error(string)") + encode(["string"], ["no such luck"]))
+    assert (said.error, said.arguments) == ("Error", {"message": "no such luck"})
+    panic = decoder.decode("c", "m", selector("Panic(uint256)") + encode(["uint256"], [0x11]))
+    assert (panic.error, panic.arguments) == ("Panic", {"code": 0x11})
+
+
+@pytest.mark.parametrize("data", [b"", None, "0x", "no hex", b"\x01\x02", b"\xde\xad\xbe\xef\x00"])
+def test_decode_unknown_data_keeps_the_bytes(decoder: ErrorDecoder, data: bytes | str | None) -> None:
+    refusal = decoder.decode("c", "m", data)
+    raw = data if isinstance(data, bytes) else b""
+    assert (refusal.error, refusal.arguments) == ("Unknown", {"data": "0x" + raw.hex()})
+
+
+def test_decode_cut_off_arguments_keep_the_bytes(decoder: ErrorDecoder) -> None:
+    data = selector("SlotTaken(address,uint8,uint256)") + b"\0" * 40
+    refusal = decoder.decode("c", "m", data)
+    assert (refusal.error, refusal.arguments) == ("Unknown", {"data": "0x" + data.hex()})
+
+
+def test_every_error_of_the_interfaces_is_known(decoder: ErrorDecoder, artifacts: dict[str, Artifact]) -> None:
+    checked = 0
+    for name in ("ITrainingLedger", "IStakeVault", "IDisputeGame", "TrainingToken"):
+        for entry in artifacts[name].abi:
+            if entry["type"] != "error":
+                continue
+            types = [item["type"] for item in entry["inputs"]]
+            zeros = {"string": "", "address": "0x" + "00" * 20, "bytes32": bytes(32)}
+            values = [zeros.get(kind, 0) for kind in types]
+            data = selector(f"{entry['name']}({','.join(types)})") + encode(types, values)
+            refusal = decoder.decode("c", "m", data)
+            assert refusal.error == entry["name"]
+            assert list(refusal.arguments) == [item["name"] for item in entry["inputs"]]
+            checked += 1
+    assert checked > 40
+
+
+@pytest.mark.parametrize(
+    ("problem", "data"),
+    [
+        (ContractLogicError("x", data="0x01020304"), b"\1\2\3\4"),
+        (ContractLogicError("x", data={"data": "0x0102"}), b"\1\2"),
+        (ContractLogicError("x", data="Reverted 0x0102"), b"\1\2"),
+        (ContractLogicError("execution reverted", data=None), b""),
+        (
+            ContractLogicError("execution reverted: no luck", data=None),
+            selector("Error(string)") + encode(["string"], ["no luck"]),
+        ),
+    ],
+)
+def test_revert_data_of_every_kind_of_node(problem: ContractLogicError, data: bytes) -> None:
+    assert revert_data(problem) == data

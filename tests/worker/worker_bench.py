@@ -1,0 +1,212 @@
+"""A tiny real task over a store folder, and workers over the in-memory ledger. Nothing sleeps: waiting moves time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from worker_fakes import TOKEN, FakeChain, FakeLedger
+
+from ledger.performance import float_bits
+from ledger.spec import TaskSpecification
+from ledger.types import TaskParameters
+from trainer.checkpoints import save_state
+from trainer.data.dataset import Dataset, dataset_of, publish_dataset
+from trainer.data.tokenizer import ByteTokenizer
+from trainer.engine.segment import run_segment
+from trainer.engine.state import State, heldout_loss_of, initial_state
+from trainer.materials import program_path, specification_path
+from trainer.program.description import TrainingProgram
+from trainer.program.layout import StateLayout
+from trainer.store import BlobStore
+from trainer.worker.policy import WorkerOptions
+from trainer.worker.progress import RoundProgress
+from trainer.worker.session import make_worker
+from trainer.worker.stop import Stop
+from trainer.worker.worker import Worker
+from trainer.worker.workshop import Identity
+
+TEXT = ("she sells sea shells on the sea shore; the shells she sells are sea shells for sure. " * 60).encode()
+IDENTITY = Identity(chain_id=31337, ledger="0x" + "1E" * 20, deployment_block="0x" + "ab" * 32)
+
+
+def tiny_program(**changes: Any) -> TrainingProgram:
+    fields: dict[str, Any] = {
+        "model": {"kind": "transformer", "layers": 1, "heads": 2, "width": 16},
+        "context": 8,
+        "batch_size": 4,
+        "evaluation_windows": 8,
+        "evaluation_batch": 8,
+        "threads": 1,
+        "schedule": {"learning_rate": 1e-2},
+        **changes,
+    }
+    return TrainingProgram.from_task_file(fields, vocabulary=256, total_steps=60)
+
+
+def tiny_dataset() -> Dataset:
+    tokens = np.frombuffer(TEXT, dtype=np.uint8).astype(np.uint16)
+    return dataset_of(ByteTokenizer(), tokens[:4500], tokens[4500:])
+
+
+@dataclass
+class TinyTask:
+    """A published task: what its requester made of it, and its parameters for the chain."""
+
+    program: TrainingProgram
+    layout: StateLayout
+    dataset: Dataset
+    initial: State
+    specification: TaskSpecification
+    parameters: TaskParameters
+    store: BlobStore
+
+    def states(self, count: int) -> list[State]:
+        """The honest states after 0, 1, … count rounds, trained here and now without any worker."""
+        states = [self.initial]
+        for _ in range(count):
+            steps = self.parameters.steps_per_round
+            states.append(run_segment(self.program, self.dataset, states[-1], steps=steps).state)
+        return states
+
+
+def publish_tiny_task(
+    folder: Path, *, rounds: int = 3, steps: int = 12, target: float | None = None, **changes: Any
+) -> TinyTask:
+    store = BlobStore(str(folder), cache=folder.parent / "requester-cache")
+    program, dataset = tiny_program(), tiny_dataset()
+    layout = StateLayout.of(program)
+    initial = initial_state(program, layout, dataset=dataset)
+    publish_dataset(dataset, store)
+    store.put_bytes(program_path(program.root), program.to_bytes())
+    specification = TaskSpecification(
+        title="tiny",
+        description="",
+        program=program.root,
+        dataset=dataset.root,
+        initial_state=save_state(store, initial, layout),
+        rounds=rounds,
+        steps_per_round=steps,
+    )
+    store.put_bytes(specification_path(specification.hash()), specification.to_bytes())
+    values: dict[str, Any] = {
+        "specification_hash": specification.hash(),
+        "program_root": program.root,
+        "dataset_root": dataset.root,
+        "initial_state_root": specification.initial_state,
+        "state_tensors": len(layout),
+        "rounds": rounds,
+        "steps_per_round": steps,
+        "minimum_steps": steps,
+        "slot_reward": 10 * TOKEN,
+        "bond": 5 * TOKEN,
+        "lease_fee": TOKEN,
+        "lease_seconds": 100,
+        "challenge_window": 100,
+        "has_target": target is not None,
+        "base_loss": 0 if target is None else float_bits(heldout_loss_of(initial)),
+        "target_loss": 0 if target is None else float_bits(target),
+        **changes,
+    }
+    return TinyTask(program, layout, dataset, initial, specification, TaskParameters(**values), store)
+
+
+@dataclass
+class Recorder:
+    """Keeps what a worker said, and lets a test act in the middle of training."""
+
+    said: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
+    steps: list[RoundProgress] = field(default_factory=list)
+    on_progress: Callable[[RoundProgress], None] = lambda progress: None
+    on_say: Callable[[str], None] = lambda event: None
+
+    def say(self, event: str, text: str, **fields: object) -> None:
+        self.said.append((event, text, fields))
+        self.on_say(event)
+
+    def progress(self, progress: RoundProgress) -> None:
+        self.steps.append(progress)
+        self.on_progress(progress)
+
+    def round_over(self) -> None:
+        return
+
+    def texts(self, event: str) -> list[str]:
+        return [text for name, text, _ in self.said if name == event]
+
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _, _ in self.said]
+
+
+class LedgerStop(Stop):
+    """Waiting moves the shared ledger's clock. `limit` waits without an end fail the test instead of hanging it."""
+
+    def __init__(
+        self, ledger: FakeLedger, *, limit: int = 3000, while_waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.seconds = 0.0
+        self.left = limit
+        self.while_waiting = while_waiting
+
+    def wait(self, seconds: float) -> None:
+        self.left -= 1
+        assert self.left > 0, "the worker waits for something that never comes"
+        self.seconds += max(seconds, 1.0)
+        self.ledger.advance(max(seconds, 1.0))
+        self.while_waiting()
+
+
+@dataclass
+class Bench:
+    """One worker and everything a test wants to look at."""
+
+    worker: Worker
+    recorder: Recorder
+    stop: LedgerStop
+    chain: FakeChain
+    home: Path
+
+
+def bench(
+    ledger: FakeLedger,
+    folder: Path,
+    task: TinyTask,
+    address: str,
+    *,
+    open_store: Callable[[str], BlobStore] | None = None,
+    recorder: Recorder | None = None,
+    staked_by: str | None = None,
+    **options: Any,
+) -> Bench:
+    """A worker in `folder`/<address>. Made again for the same folder it is the same worker, started again."""
+    recorder = recorder or Recorder()
+    stop = LedgerStop(ledger)
+    chain = FakeChain(ledger, address)
+    home = folder / address[2:6]
+    values: dict[str, Any] = {
+        "exit_when_done": True,
+        "snapshot_seconds": 1000.0,
+        "poll_seconds": 1.0,
+        "attention_seconds": 0.0,
+        **options,
+    }
+    worker = make_worker(
+        chain,
+        signer=address,
+        worker=staked_by or address,
+        identity=IDENTITY,
+        options=WorkerOptions(**values),
+        home=home,
+        store_url=str(folder / "store"),
+        reporter=recorder,
+        stop=stop,
+        open_store=open_store or (lambda url: BlobStore(url, cache=home / "cache", pause=0.01)),
+        clock=lambda: stop.seconds,
+    )
+    return Bench(worker, recorder, stop, chain, home)

@@ -1,0 +1,5 @@
+"""Content-addressed blobs over fsspec."""
+
+from trainer.store.blobs import BlobStore
+
+__all__ = ["BlobStore"]

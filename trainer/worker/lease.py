@@ -1,0 +1,95 @@
+"""Watching one's lease from a second thread, so that training never waits for the chain."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from ledger.errors import ChainError, ChainUnreachable, ContractReverted
+from ledger.types import Slot, SlotStatus
+from trainer.worker.policy import mine
+from trainer.worker.ports import ChainReader
+from trainer.worker.progress import Reporter, duration
+
+# While the chain does not answer it is asked ever less often, up to this many seconds apart.
+LONGEST_PAUSE = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A claim that stands: whose, on what, and until when (chain time)."""
+
+    task: int
+    round: int
+    slot: int
+    attempt: int
+    worker: str
+    deadline: int
+
+
+def lease_problem(lease: Lease, slot: Slot, now: int) -> str | None:
+    """In words, why a lease no longer stands; None while it does."""
+    where = f"round {lease.round} of task {lease.task}"
+    if slot.status is SlotStatus.LEASED and mine(slot, lease.worker) and slot.attempt == lease.attempt:
+        if now > slot.deadline:
+            return f"The lease of {where} ran out {duration(now - slot.deadline)} ago."
+        return None
+    if slot.status is SlotStatus.OPEN:
+        return f"The claim of {where} is no longer on the chain, which must have lost its last blocks."
+    if mine(slot, lease.worker):
+        return (
+            f"Another claim or submission of yours holds {where} (attempt {slot.attempt}, {slot.status.name.lower()})."
+        )
+    return f"The lease of {where} ran out, and {slot.worker} has taken the slot."
+
+
+def is_outage(error: ChainError) -> bool:
+    """Whether an error may pass by itself: no answer, or a node that refuses or lags. Nothing that names a cause."""
+    return type(error) in (ChainUnreachable, ChainError)
+
+
+class LeaseWatch:
+    """Asks for the slot every `poll_seconds` while the block it guards runs. `problem` is set once and for all.
+
+    A chain that does not answer is no problem of the lease: training goes on, and the chain is asked again.
+    """
+
+    def __init__(self, chain: ChainReader, lease: Lease, reporter: Reporter, *, poll_seconds: float) -> None:
+        self._chain = chain
+        self._lease = lease
+        self._reporter = reporter
+        self._poll_seconds = poll_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lease-watch", daemon=True)
+        self.problem: str | None = None
+
+    def __enter__(self) -> LeaseWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pause, silent = self._poll_seconds, False
+        while self.problem is None and not self._over.wait(pause):
+            try:
+                slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
+                self.problem = lease_problem(self._lease, slot, self._chain.chain_time())
+            except ContractReverted:
+                self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
+            except ChainError as error:
+                if not is_outage(error):
+                    self.problem = str(error)
+                    return
+                if not silent:
+                    self._reporter.say("chain-lost", f"{error.problem} Training goes on.", task=self._lease.task)
+                silent, pause = True, min(LONGEST_PAUSE, pause * 2)
+                continue
+            if silent:
+                self._reporter.say("chain-back", "The chain answers again.", task=self._lease.task)
+                silent, pause = False, self._poll_seconds

@@ -1,0 +1,260 @@
+"""Doing one round that is leased: train, keep, publish, submit. Every stage can be killed and taken up again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ledger.amounts import format_tokens
+from ledger.canonical import root_hex
+from ledger.errors import ChainError, ContractReverted, LeaseLost, ResourceError, TransactionFailed
+from ledger.performance import bits_float
+from ledger.types import SlotStatus
+from trainer.checkpoints import save_state
+from trainer.commit.states import loss_proof
+from trainer.engine.segment import StepReport, run_segment
+from trainer.engine.state import State, heldout_loss_bits, step_of
+from trainer.materials import Materials
+from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, is_outage, lease_problem
+from trainer.worker.machine import SpeedRecord
+from trainer.worker.policy import WorkerOptions, mine
+from trainer.worker.ports import WorkerChain
+from trainer.worker.progress import Reporter, RoundProgress, duration
+from trainer.worker.snapshots import JobKey, Snapshot, SnapshotStore
+from trainer.worker.stop import Stop
+
+RESUME = "Run the same command again: it goes on where this one stopped."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A round that can be trained here: `start` is its base state, or a snapshot of training begun before."""
+
+    key: JobKey
+    materials: Materials
+    start: State
+    base_step: int
+    snapshot: Snapshot | None
+
+    @property
+    def steps_left(self) -> int:
+        asked = self.materials.task.parameters.steps_per_round
+        if self.snapshot is not None and self.snapshot.stage == "trained":
+            return 0
+        return asked - (step_of(self.start) - self.base_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundDone:
+    """A submission that stands on chain. `loss_bits` is binary32, `steps` what was done in the round."""
+
+    key: JobKey
+    task: int
+    round: int
+    attempt: int
+    state_root: bytes
+    steps: int
+    loss_bits: int
+
+
+class RoundRunner:
+    """Trains and submits leased rounds of one worker."""
+
+    def __init__(
+        self,
+        chain: WorkerChain,
+        *,
+        options: WorkerOptions,
+        snapshots: SnapshotStore,
+        speeds: SpeedRecord,
+        reporter: Reporter,
+        stop: Stop,
+        earned: Callable[[], int],
+    ) -> None:
+        self._chain = chain
+        self._options = options
+        self._snapshots = snapshots
+        self._speeds = speeds
+        self._reporter = reporter
+        self._stop = stop
+        self._earned = earned
+
+    def run(self, prepared: Prepared, lease: Lease) -> RoundDone:
+        """Takes a leased round to its submission.
+
+        Raises:
+            LeaseLost: the slot is no longer this worker's; its snapshot is kept.
+            Interrupted, Terminated: asked to stop; the snapshot is written.
+            ResourceError: disk or memory ran out; the last snapshot is kept.
+        """
+        trained = prepared.snapshot
+        if trained is None or trained.stage != "trained":
+            trained = self._train(prepared, lease)
+        self._publish(prepared, trained)
+        return self._submit(prepared, trained, lease)
+
+    def _train(self, prepared: Prepared, lease: Lease) -> Snapshot:
+        materials, base_step = prepared.materials, prepared.base_step
+        program, asked = materials.program, materials.task.parameters.steps_per_round
+        before = step_of(prepared.start) - base_step
+
+        def keep(state: State) -> None:
+            self._snapshots.save(
+                prepared.key, attempt=lease.attempt, base_step=base_step, stage="training", state=state
+            )
+
+        def show(report: StepReport) -> None:
+            self._reporter.progress(self._progress(report, lease, before=before, asked=asked))
+
+        with LeaseWatch(self._chain, lease, self._reporter, poll_seconds=self._options.poll_seconds) as watch:
+            try:
+                result = run_segment(
+                    program,
+                    materials.dataset,
+                    prepared.start,
+                    steps=asked - before,
+                    slot=lease.slot,
+                    device=self._options.device,
+                    report_every=self._report_every(prepared),
+                    on_step=show,
+                    snapshot=keep,
+                    snapshot_seconds=self._options.snapshot_seconds,
+                    should_stop=lambda: self._stop.requested or watch.problem is not None,
+                )
+            finally:
+                self._reporter.round_over()
+        if not result.completed:
+            keep(result.state)
+            done = before + result.steps
+            if self._stop.requested:
+                raise self._stop.error(remedy=f"Step {done} of {asked} is kept. {RESUME}")
+            raise LeaseLost(watch.problem or "", remedy=f"Step {done} of {asked} is kept, in case the slot comes back.")
+        self._speeds.note(materials.program.root, self._options.device, seconds=result.seconds, steps=result.steps)
+        if result.not_finite_at is not None:
+            self._reporter.say(
+                "loss-not-finite",
+                f"The training loss was not finite at step {result.not_finite_at}; the program goes on as written.",
+                task=lease.task,
+                round=lease.round,
+                step=result.not_finite_at,
+            )
+        return self._snapshots.save(
+            prepared.key, attempt=lease.attempt, base_step=base_step, stage="trained", state=result.state
+        )
+
+    def _report_every(self, prepared: Prepared) -> int:
+        speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._options.device)
+        return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
+
+    def _progress(self, report: StepReport, lease: Lease, *, before: int, asked: int) -> RoundProgress:
+        seconds = max(report.seconds, 1e-9)
+        return RoundProgress(
+            task=lease.task,
+            round=lease.round,
+            step=before + report.done,
+            steps=asked,
+            loss=report.loss,
+            tokens_per_second=report.tokens / seconds,
+            eta_seconds=(report.total - report.done) * seconds / report.done,
+            earned=self._earned(),
+        )
+
+    def _publish(self, prepared: Prepared, trained: Snapshot) -> None:
+        """Puts the state into the store before anybody can be told its root."""
+        materials = prepared.materials
+        began = time.monotonic()
+        root = save_state(materials.store, trained.state, materials.layout)
+        if root != trained.root:  # memory that flips bits; a submission of either root would be disputed
+            raise ResourceError(
+                f"The state changed while it was saved: {root_hex(trained.root)} became {root_hex(root)}.",
+                remedy="Check this machine's memory.",
+            )
+        self._reporter.say(
+            "published",
+            f"State {root_hex(root)} is in the store (took {duration(time.monotonic() - began)}).",
+            task=prepared.key.task,
+            round=prepared.key.round,
+            state_root=root,
+        )
+
+    def _submit(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> RoundDone:
+        done = RoundDone(
+            key=prepared.key,
+            task=lease.task,
+            round=lease.round,
+            attempt=lease.attempt,
+            state_root=trained.root,
+            steps=step_of(trained.state) - prepared.base_step,
+            loss_bits=heldout_loss_bits(trained.state),
+        )
+        proof = loss_proof(trained.state.values())
+        pause, silent = self._options.poll_seconds, False
+        while (outage := self._try_submit(prepared, lease, done, proof)) is not None:
+            if not silent:
+                self._reporter.say(
+                    "chain-lost", f"{outage} The trained state is kept, and submitted when it answers.", task=done.task
+                )
+            if self._stop.requested:
+                raise self._stop.error(remedy=f"The trained state is kept. {RESUME}")
+            silent, pause = True, min(LONGEST_PAUSE, pause * 2)
+            self._stop.wait(pause)
+        self._reporter.say(
+            "submitted",
+            f"Submitted round {done.round} of task {done.task}: {done.steps} steps, "
+            f"held-out loss {bits_float(done.loss_bits):.4f}.",
+            task=done.task,
+            round=done.round,
+            attempt=done.attempt,
+            state_root=done.state_root,
+            steps=done.steps,
+            heldout_loss=bits_float(done.loss_bits),
+        )
+        return done
+
+    def _try_submit(self, prepared: Prepared, lease: Lease, done: RoundDone, proof: list[bytes]) -> str | None:
+        """Submits once. None: the submission stands. A text: the chain did not answer, and how it failed to."""
+        try:
+            try:
+                self._chain.submit(
+                    done.task,
+                    done.round,
+                    attempt=done.attempt,
+                    base_root=prepared.key.base_root,
+                    state_root=done.state_root,
+                    steps=done.steps,
+                    loss_bits=done.loss_bits,
+                    proof=proof,
+                )
+            except (ContractReverted, TransactionFailed) as refusal:
+                self._check_stands(lease, done, refusal)
+        except ChainError as error:
+            if not is_outage(error):
+                raise
+            return error.problem
+        return None
+
+    def _check_stands(self, lease: Lease, done: RoundDone, refusal: ContractReverted | TransactionFailed) -> None:
+        """Returns if the submission stands all the same. Raises LeaseLost where the lease is gone, else the refusal."""
+        try:
+            slot = self._chain.slot(done.task, done.round, lease.slot)
+        except ContractReverted as error:
+            raise LeaseLost(
+                f"Task {done.task} is no longer on the chain, which must have lost its last blocks.",
+                remedy="The trained state is kept.",
+            ) from error
+        held = slot.status in (SlotStatus.SUBMITTED, SlotStatus.FINALISED)
+        if held and mine(slot, lease.worker) and slot.state_root == done.state_root:
+            return
+        problem = lease_problem(lease, slot, self._chain.chain_time())
+        if problem is not None:
+            raise LeaseLost(problem, remedy="The trained state is kept, in case the slot comes back.") from refusal
+        raise refusal
+
+
+def describe_lease(lease: Lease, *, bond: int, seconds: int) -> str:
+    """What was claimed, in one sentence."""
+    return (
+        f"Claimed round {lease.round} of task {lease.task} for {duration(seconds)}, with a bond of "
+        f"{format_tokens(bond)} tokens."
+    )

@@ -1,0 +1,114 @@
+"""Puts a worker together: its folder, its lock, and all the parts that it is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ledger.atomic import release_lock, try_lock
+from ledger.errors import UsageError
+from trainer.store import BlobStore
+from trainer.worker.board import Board
+from trainer.worker.machine import SpeedRecord
+from trainer.worker.policy import WorkerOptions
+from trainer.worker.ports import WorkerChain
+from trainer.worker.progress import Reporter
+from trainer.worker.round import RoundRunner
+from trainer.worker.snapshots import SnapshotStore
+from trainer.worker.stop import Stop
+from trainer.worker.worker import Worker
+from trainer.worker.workshop import Identity, Workshop
+
+
+@contextmanager
+def worker_lock(folder: Path, address: str) -> Iterator[None]:
+    """One worker of an account in a home at a time: two would train the same rounds and write the same snapshots.
+
+    Raises:
+        UsageError: another one runs.
+    """
+    path = folder / "lock"
+    descriptor = try_lock(path)
+    if descriptor is None:
+        pid = ""
+        with contextlib.suppress(OSError):
+            pid = path.read_text().strip()
+        raise UsageError(
+            f"A worker of account {address} is already running in this home (process {pid or 'unknown'}).",
+            remedy="Let it work, or end it first; a second worker needs an account of its own (--account).",
+        )
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        release_lock(descriptor)
+
+
+def worker_folder(home: Path, address: str) -> Path:
+    """Where a worker keeps its lock and its snapshots."""
+    return home / "workers" / address.lower()
+
+
+def make_worker(
+    chain: WorkerChain,
+    *,
+    signer: str,
+    worker: str,
+    identity: Identity,
+    options: WorkerOptions,
+    home: Path,
+    store_url: str,
+    reporter: Reporter,
+    stop: Stop,
+    open_store: Callable[[str], BlobStore] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Worker:
+    """A worker over its parts; the caller holds its lock.
+
+    `open_store` and `clock` (seconds that only go forward) are given by tests; time for them may be a chain's.
+    """
+    folder, cache = worker_folder(home, signer), home / "cache"
+    snapshots = SnapshotStore(folder / "snapshots")
+    speeds = SpeedRecord(folder / "speeds.json")
+    board = Board(chain, worker=worker, only_task=options.only_task, clock=clock)
+    workshop = Workshop(
+        chain,
+        identity=identity,
+        options=options,
+        store_url=store_url,
+        open_store=open_store or (lambda url: BlobStore(url, cache=cache)),
+        cache=cache,
+        bases=folder / "bases",
+        snapshots=snapshots,
+        speeds=speeds,
+        reporter=reporter,
+        stop=stop,
+        clock=clock,
+    )
+    runner = RoundRunner(
+        chain,
+        options=options,
+        snapshots=snapshots,
+        speeds=speeds,
+        reporter=reporter,
+        stop=stop,
+        earned=lambda: board.earned,
+    )
+    return Worker(
+        chain,
+        signer=signer,
+        worker=worker,
+        options=options,
+        board=board,
+        workshop=workshop,
+        runner=runner,
+        snapshots=snapshots,
+        reporter=reporter,
+        stop=stop,
+        clock=clock,
+    )

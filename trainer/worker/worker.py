@@ -1,0 +1,357 @@
+"""The worker's loop: look, finalise, go on with what is leased, else claim what is worth it, else say why not.
+
+The loop keeps nothing that it could not find again: what it has leased and submitted stands on chain, what it has
+trained lies in snapshots. So it may be killed anywhere, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ledger.amounts import format_tokens
+from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
+from ledger.ticket import Ticket
+from ledger.types import SlotStatus
+from trainer.worker.board import Board, TaskView
+from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
+from trainer.worker.policy import (
+    Reason,
+    TaskFacts,
+    WorkerOptions,
+    changed,
+    describe_pay,
+    judge_claim,
+    lease_over,
+    mine,
+)
+from trainer.worker.ports import WorkerChain
+from trainer.worker.progress import Reporter
+from trainer.worker.round import RESUME, Prepared, RoundDone, RoundRunner, describe_lease
+from trainer.worker.snapshots import SnapshotStore
+from trainer.worker.stop import Stop
+from trainer.worker.workshop import Workshop
+
+# After a refused claim a task is left alone for so many looks: whoever was faster has taken it, or a ticket is hard.
+_REFUSED_POLLS = 3
+_TICKET_PIECE_SECONDS = 20.0
+# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
+_ODD_ANSWERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a session of a worker came to. `earned` is wei of final rounds; `waiting` submissions are not final."""
+
+    rounds_submitted: int
+    rounds_paid: int
+    earned: int
+    waiting: int
+
+
+class Worker:
+    """One worker: the key `signer` claims on the stake of `worker` (the same address, or one it is an operator of)."""
+
+    def __init__(
+        self,
+        chain: WorkerChain,
+        *,
+        signer: str,
+        worker: str,
+        options: WorkerOptions,
+        board: Board,
+        workshop: Workshop,
+        runner: RoundRunner,
+        snapshots: SnapshotStore,
+        reporter: Reporter,
+        stop: Stop,
+        clock: Callable[[], float],
+    ) -> None:
+        self._chain = chain
+        self._signer = signer
+        self._worker = worker
+        self._options = options
+        self._board = board
+        self._workshop = workshop
+        self._runner = runner
+        self._snapshots = snapshots
+        self._reporter = reporter
+        self._stop = stop
+        self._clock = clock
+        self._submitted: set[tuple[int, int]] = set()
+        self._waiting: dict[tuple[int, int], RoundDone] = {}
+        self._shown: dict[int, Reason] = {}
+        # Tasks whose claim was refused, with the local time until which they are left alone.
+        self._refused: dict[int, tuple[float, Reason]] = {}
+        self._active_at = clock()
+
+    def run(self) -> Summary:
+        """Works until told to leave by the options.
+
+        Raises:
+            Interrupted, Terminated: asked to stop.
+            ResourceError: disk or memory ran out.
+            ContractReverted: the task that the options name does not exist.
+            InsufficientFunds: no ether left for gas.
+        """
+        pause, silent, odd = self._options.poll_seconds, False, 0
+        while True:
+            if self._stop.requested:
+                raise self._stop.error(remedy=RESUME)
+            try:
+                acted, leave = self._turn()
+            except LeaseLost as error:
+                self._reporter.say("lease-lost", str(error))
+                self._shown.clear()
+                continue
+            except ChainError as error:
+                odd = odd + 1 if isinstance(error, ContractReverted) else 0
+                if not is_outage(error) and not 0 < odd < _ODD_ANSWERS:
+                    raise
+                if not silent:
+                    self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
+                silent, pause = True, min(LONGEST_PAUSE, pause * 2)
+                self._stop.wait(pause)
+                continue
+            odd = 0
+            if silent:
+                self._reporter.say("chain-back", "The chain answers again.")
+                silent, pause = False, self._options.poll_seconds
+            if leave:
+                return self._summary()
+            if acted:
+                self._active_at = self._clock()
+            else:
+                self._stop.wait(self._options.poll_seconds)
+
+    def _summary(self) -> Summary:
+        return Summary(
+            rounds_submitted=len(self._submitted),
+            rounds_paid=self._board.rounds_paid,
+            earned=self._board.earned,
+            waiting=len(self._waiting),
+        )
+
+    def _turn(self) -> tuple[bool, bool]:
+        """One look at the chain, and at most one round done. Returns (something was done, it is time to leave)."""
+        views = self._board.refresh()
+        self._note_ends(views)
+        if self._options.finalise and sum(self._finalise(view) for view in views):
+            return True, False
+        for view in views:
+            if self._is_leased(view):
+                return self._go_on(view), False
+        if self._may_leave():
+            return False, True
+        return not self._has_done_enough() and self._take_one(views), False
+
+    def _note_ends(self, views: list[TaskView]) -> None:
+        """Forgets submissions that became final or fell, and snapshots of rounds that are over."""
+        for view in views:
+            number, current = view.task.number, view.task.current_round
+            for at in [at for at in self._waiting if at[0] == number]:
+                done = self._waiting[at]
+                if current > done.round:
+                    self._ended(view, done)
+                elif view.slot.status is not SlotStatus.SUBMITTED or view.slot.state_root != done.state_root:
+                    del self._waiting[at]
+                    self._reporter.say(
+                        "submission-gone",
+                        f"The submission of round {done.round} of task {number} no longer stands "
+                        f"(the slot is {view.slot.status.name.lower()}).",
+                        task=number,
+                        round=done.round,
+                    )
+
+    def _ended(self, view: TaskView, done: RoundDone) -> None:
+        del self._waiting[(done.task, done.round)]
+        self._snapshots.remove_before(dataclasses.replace(done.key, round=done.round + 1))
+        self._reporter.say(
+            "paid",
+            f"Round {done.round} of task {done.task} is final; {format_tokens(self._board.earned)} tokens earned.",
+            task=done.task,
+            round=done.round,
+            earned=str(self._board.earned),
+        )
+
+    def _is_leased(self, view: TaskView) -> bool:
+        slot = view.slot
+        leased = slot.status is SlotStatus.LEASED and mine(slot, self._worker)
+        return leased and not lease_over(slot, self._chain.chain_time())
+
+    def _finalise(self, view: TaskView) -> bool:
+        """Closes a round whose window has passed. Others' are left to them for a moment first."""
+        slot = view.slot
+        if slot.status is not SlotStatus.SUBMITTED or slot.open_games:
+            return False
+        grace = 0.0 if mine(slot, self._worker) else self._options.turn_seconds
+        if self._chain.chain_time() <= slot.deadline + grace:
+            return False
+        try:
+            self._chain.finalise(slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root)
+        except (ContractReverted, TransactionFailed) as refusal:
+            # Somebody was faster, or a dispute was opened; the next look shows which.
+            self._reporter.say("not-finalised", str(refusal), task=slot.task, round=slot.round)
+            return False
+        self._reporter.say(
+            "finalised", f"Finalised round {slot.round} of task {slot.task}.", task=slot.task, round=slot.round
+        )
+        return True
+
+    def _go_on(self, view: TaskView) -> bool:
+        """Takes up a round that is leased to this worker."""
+        prepared = self._workshop.prepare(view, leased=True)
+        if isinstance(prepared, Reason):
+            self._show({view.task.number: prepared})
+            return False
+        step = view.task.parameters.steps_per_round - prepared.steps_left
+        self._reporter.say(
+            "resumed",
+            f"Going on with round {view.task.current_round} of task {view.task.number} from step {step}.",
+            task=view.task.number,
+            round=view.task.current_round,
+            step=step,
+        )
+        self._do(prepared, self._lease(view))
+        return True
+
+    def _lease(self, view: TaskView) -> Lease:
+        slot = self._chain.slot(view.task.number, view.task.current_round, 0)
+        return Lease(
+            task=slot.task,
+            round=slot.round,
+            slot=slot.slot,
+            attempt=slot.attempt,
+            worker=self._worker,
+            deadline=slot.deadline,
+        )
+
+    def _do(self, prepared: Prepared, lease: Lease) -> None:
+        done = self._runner.run(prepared, lease)
+        self._submitted.add((done.task, done.round))
+        self._waiting[(done.task, done.round)] = done
+        self._shown.pop(done.task, None)
+
+    def _take_one(self, views: list[TaskView]) -> bool:
+        """Claims and does the best-paid round that can be had; otherwise shows why none can."""
+        reasons: dict[int, Reason] = {}
+        for view in sorted(views, key=lambda view: (-view.task.parameters.slot_reward, view.task.number)):
+            prepared = self._consider(view)
+            if isinstance(prepared, Reason):
+                reasons[view.task.number] = prepared
+                continue
+            refusal = self._claim(view, prepared)
+            if refusal is None:
+                self._shown.pop(view.task.number, None)
+                self._do(prepared, self._lease(view))
+                return True
+            reasons[view.task.number] = refusal
+            self._refused[view.task.number] = (self._clock() + _REFUSED_POLLS * self._options.poll_seconds, refusal)
+        self._show(reasons)
+        return False
+
+    def _consider(self, view: TaskView) -> Prepared | Reason:
+        task = view.task
+        until, refusal = self._refused.get(task.number, (0.0, None))
+        if refusal is not None and self._clock() < until:
+            return refusal
+        has_snapshot = not task.complete and self._snapshots.has(self._workshop.key(view))
+        did_last = view.last_worker is not None and view.last_worker.lower() == self._worker.lower()
+        waited = self._clock() - view.round_since
+        facts = TaskFacts(
+            task=task,
+            slot=view.slot,
+            now=self._chain.chain_time(),
+            worker=self._worker,
+            account=self._chain.stake_account(self._worker),
+            authorised=self._signer.lower() == self._worker.lower()
+            or self._chain.is_operator(self._worker, self._signer),
+            turn_left=self._options.turn_seconds - waited if did_last else 0.0,
+            has_snapshot=has_snapshot,
+        )
+        reason = judge_claim(facts, self._options)
+        return reason if reason is not None else self._workshop.prepare(view, leased=False)
+
+    def _claim(self, view: TaskView, prepared: Prepared) -> Reason | None:
+        """Claims a round; None if it is leased now, else why not. Losing a race for it is nothing unusual."""
+        task, parameters = view.task, view.task.parameters
+        attempt = self._chain.next_attempt(task.number, task.current_round, 0)
+        ticket: Ticket | None = None
+        if parameters.admission.needs_ticket:
+            found = self._find_ticket(prepared, attempt)
+            if isinstance(found, Reason):
+                return found
+            ticket = found
+        try:
+            self._chain.claim(
+                task,
+                task.current_round,
+                base_root=prepared.key.base_root,
+                attempt=attempt,
+                worker=self._worker,
+                ticket=ticket,
+            )
+        except (ContractReverted, TransactionFailed) as refusal:
+            return Reason("refused", f"the claim was refused: {refusal}", (task.current_round, type(refusal).__name__))
+        lease = self._lease(view)
+        self._reporter.say(
+            "claimed",
+            describe_lease(lease, bond=parameters.bond, seconds=parameters.lease_seconds)
+            + f" It pays {describe_pay(parameters)}.",
+            task=task.number,
+            round=task.current_round,
+            attempt=attempt,
+            deadline=lease.deadline,
+        )
+        return None
+
+    def _find_ticket(self, prepared: Prepared, attempt: int) -> Ticket | Reason:
+        task = prepared.materials.task
+        self._reporter.say(
+            "mining",
+            f"Looking for a proof-of-work ticket for round {prepared.key.round} of task {task.number}, "
+            f"for at most {self._options.ticket_seconds:.0f} s.",
+            task=task.number,
+            round=prepared.key.round,
+        )
+        end = self._clock() + self._options.ticket_seconds
+        while (left := end - self._clock()) > 0 and not self._stop.requested:
+            # In pieces, each bound to a fresh block: a ticket whose block is too old is refused.
+            ticket = self._chain.mine_ticket(
+                task,
+                prepared.key.round,
+                attempt=attempt,
+                worker=self._worker,
+                base_root=prepared.key.base_root,
+                seconds=min(left, _TICKET_PIECE_SECONDS),
+            )
+            if ticket is not None:
+                return ticket
+        tries = 2**256 // max(task.parameters.ticket_target, 1)
+        return Reason(
+            "ticket",
+            f"no proof-of-work ticket was found in {self._options.ticket_seconds:.0f} s (one takes {tries:,} tries on "
+            "average); --ticket-seconds allows more",
+            (prepared.key.round, attempt),
+        )
+
+    def _show(self, reasons: dict[int, Reason]) -> None:
+        for number, reason in changed(reasons, self._shown).items():
+            self._reporter.say(
+                "waiting", f"Task {number}: {reason.text}.", task=number, reason=reason.code, detail=reason.text
+            )
+        self._shown.update(reasons)
+
+    def _has_done_enough(self) -> bool:
+        limit = self._options.maximum_rounds
+        return limit is not None and len(self._submitted) >= limit
+
+    def _may_leave(self) -> bool:
+        waits = bool(self._waiting) and self._options.finalise
+        if self._has_done_enough() and not waits:
+            return True
+        if self._options.exit_when_done and not waits and self._board.all_over:
+            return True
+        idle = self._options.idle_exit
+        return idle is not None and self._clock() - self._active_at >= idle

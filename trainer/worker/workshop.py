@@ -1,0 +1,239 @@
+"""Getting a round ready to be trained: its materials, its first state, and whether this machine is up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.errors import BlobMissing, DataError, SpecificationError
+from trainer.checkpoints import load_state
+from trainer.engine.segment import run_segment
+from trainer.engine.state import State, step_of
+from trainer.materials import Description, Materials, fetch_description, fetch_materials
+from trainer.program.estimate import estimate
+from trainer.store import BlobStore
+from trainer.worker.board import TaskView
+from trainer.worker.machine import SpeedRecord, free_memory
+from trainer.worker.policy import Reason, WorkerOptions, judge_resources, judge_speed, judge_store
+from trainer.worker.ports import ChainReader
+from trainer.worker.progress import Reporter
+from trainer.worker.round import RESUME, Prepared
+from trainer.worker.snapshots import JobKey, SnapshotStore
+from trainer.worker.stop import Stop
+
+# A task whose materials could not be had is tried again after so many seconds, then twice as many, up to the last.
+_FIRST_RETRY, _LAST_RETRY = 5.0, 300.0
+# Steps run to learn a program's speed before anything is promised about it.
+_TRIAL_STEPS = 4
+# Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
+_STATES_ON_DISK = 4
+_KEPT_MATERIALS = 2
+_KEPT_BASES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which ledger this is: chain id, address, and the hash of the block that the deployment is in."""
+
+    chain_id: int
+    ledger: str
+    deployment_block: str
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """`needed`: what failed is needed by a round that is leased already, too."""
+
+    reason: Reason
+    needed: bool
+    retry_at: float
+    pause: float
+
+
+class Workshop:
+    """Prepares rounds; what failed is tried again later, ever less often, and what succeeded is kept for the next.
+
+    `cache` may be shared by all processes of a home; `bases`, where first states are kept, is this worker's own.
+    """
+
+    def __init__(
+        self,
+        chain: ChainReader,
+        *,
+        identity: Identity,
+        options: WorkerOptions,
+        store_url: str,
+        open_store: Callable[[str], BlobStore],
+        cache: Path,
+        bases: Path,
+        snapshots: SnapshotStore,
+        speeds: SpeedRecord,
+        reporter: Reporter,
+        stop: Stop,
+        clock: Callable[[], float],
+    ) -> None:
+        self._chain = chain
+        self._identity = identity
+        self._options = options
+        self._store_url = store_url
+        self._open_store = open_store
+        self._cache = cache
+        self._bases = bases
+        self._snapshots = snapshots
+        self._speeds = speeds
+        self._reporter = reporter
+        self._stop = stop
+        self._clock = clock
+        self._materials: dict[bytes, Materials] = {}
+        self._failures: dict[JobKey, _Failure] = {}
+
+    def key(self, view: TaskView) -> JobKey:
+        """What names the training of a task's current round."""
+        task = view.task
+        return JobKey(
+            chain_id=self._identity.chain_id,
+            ledger=self._identity.ledger,
+            deployment_block=self._identity.deployment_block,
+            task=task.number,
+            round=task.current_round,
+            slot=0,
+            base_root=self._chain.base_root(task.number, task.current_round),
+            specification_hash=task.parameters.specification_hash,
+        )
+
+    def prepare(self, view: TaskView, *, leased: bool) -> Prepared | Reason:
+        """A round with everything that training it takes, or what is missing.
+
+        `leased`: the round is this worker's already, so only what makes it impossible counts.
+
+        Raises:
+            ResourceError: the disk filled up, or memory ran out in the trial.
+            Interrupted, Terminated: asked to stop.
+        """
+        key = self.key(view)
+        failure = self._failures.get(key)
+        if failure is not None and self._clock() < failure.retry_at and (failure.needed or not leased):
+            return failure.reason
+        try:
+            prepared = self._assemble(view, key)
+        except (DataError, SpecificationError) as error:
+            return self._failed(key, Reason("materials", _text(error), (str(error),)), needed=True)
+        if isinstance(prepared, Reason):
+            return self._failed(key, prepared, needed=True)
+        reason = None if leased else self._judge(prepared)
+        if reason is not None:
+            return self._failed(key, reason, needed=False)
+        self._failures.pop(key, None)
+        return prepared
+
+    def _failed(self, key: JobKey, reason: Reason, *, needed: bool) -> Reason:
+        before = self._failures.get(key)
+        pause = _FIRST_RETRY if before is None else min(_LAST_RETRY, before.pause * 2)
+        self._failures[key] = _Failure(reason, needed, self._clock() + pause, pause)
+        return reason
+
+    def _assemble(self, view: TaskView, key: JobKey) -> Prepared | Reason:
+        materials = self._materials_of(view)
+        if isinstance(materials, Reason):
+            return materials
+        snapshot = self._snapshots.load(key, materials.layout)
+        if snapshot is not None:
+            return Prepared(
+                key=key,
+                materials=materials,
+                start=snapshot.state,
+                base_step=snapshot.base_step,
+                snapshot=snapshot,
+            )
+        state = load_state(materials.store, key.base_root, materials.layout, self._bases)
+        self._forget_old_bases()
+        return Prepared(key=key, materials=materials, start=state, base_step=step_of(state), snapshot=None)
+
+    def _forget_old_bases(self) -> None:
+        """Keeps the disk from filling with the states of rounds long past."""
+        files = sorted(self._bases.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[_KEPT_BASES:]:
+            path.unlink(missing_ok=True)
+
+    def _materials_of(self, view: TaskView) -> Materials | Reason:
+        task = view.task
+        digest = task.parameters.specification_hash
+        known = self._materials.get(digest)
+        if known is not None and known.task.parameters == task.parameters:
+            return known
+        hint = self._chain.store_url(task.number)
+        store = self._open_store(judge_store(hint, self._store_url, self._options.allowed_stores) or self._store_url)
+        description = fetch_description(task, store)
+        short = self._too_large(description)
+        if short is not None:
+            return short
+        materials = fetch_materials(description, store, self._cache)
+        self._materials.pop(digest, None)
+        while len(self._materials) >= _KEPT_MATERIALS:
+            self._materials.pop(next(iter(self._materials)))
+        self._materials[digest] = materials
+        return materials
+
+    def _too_large(self, description: Description) -> Reason | None:
+        memory = free_memory(self._options.device)
+        disk = self._snapshots.free_bytes()
+        if self._options.memory_bytes is not None:
+            memory = min(memory if memory is not None else self._options.memory_bytes, self._options.memory_bytes)
+        if self._options.disk_bytes is not None:
+            disk = min(disk, self._options.disk_bytes)
+        return judge_resources(
+            memory_needed=estimate(description.program).memory_bytes,
+            memory_free=memory,
+            disk_needed=_STATES_ON_DISK * description.layout.total_bytes,
+            disk_free=disk,
+        )
+
+    def _judge(self, prepared: Prepared) -> Reason | None:
+        if prepared.steps_left == 0:
+            return None
+        program = prepared.materials.program
+        speed = self._speeds.seconds_per_step(program.root, self._options.device)
+        if speed is None:
+            speed = self._measure(prepared.materials, prepared.start)
+        return judge_speed(
+            prepared.materials.task.parameters,
+            self._options,
+            seconds_per_step=speed,
+            steps_left=prepared.steps_left,
+        )
+
+    def _measure(self, materials: Materials, state: State) -> float:
+        """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step."""
+        asked = materials.task.parameters.steps_per_round
+        times: list[float] = []
+        result = run_segment(
+            materials.program,
+            materials.dataset,
+            state,
+            steps=min(_TRIAL_STEPS, asked),
+            device=self._options.device,
+            report_every=1,
+            on_step=lambda report: times.append(report.seconds),
+            should_stop=lambda: self._stop.requested,
+        )
+        if not result.completed:
+            raise self._stop.error(remedy=RESUME)
+        # The first step warms up allocators and caches.
+        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0]
+        total = step * asked + (result.seconds - times[-1])
+        self._speeds.note(materials.program.root, self._options.device, seconds=total, steps=asked)
+        self._reporter.say(
+            "measured",
+            f"A round of task {materials.task.number} will take about {total:.0f} s on this machine.",
+            task=materials.task.number,
+            seconds=round(total, 3),
+        )
+        return total / asked
+
+
+def _text(error: DataError | SpecificationError) -> str:
+    words = str(error)
+    if isinstance(error, BlobMissing):
+        return f"{words} (--allow-store lets the worker use the store that the task names)"
+    return words
