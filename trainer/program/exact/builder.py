@@ -220,7 +220,7 @@ class ProgramBuilder:
         return self._add(Take(table.shape[-1], table.strides[-1]), table.dtype, shape, first, index.operand(shape))
 
     def scatter_add(self, value: Value, index: Value, rows: int, exponent: Value | None = None) -> Value:
-        """SCATTER_ADD: float32 [..., K], int32 index [K] or [..., K], to [rows, ...]; E is the tensor's if not given."""
+        """SCATTER_ADD: float32 [..., K], int32 index [K] or [..., K], to [rows, ...]; E is the tensor's if none."""
         x, places = self.rows(value), self.rows(index)
         if x.shape[-1] != places.shape[-1]:
             raise ValueError(f"{list(x.shape)} cannot be added at the places {list(places.shape)}")

@@ -210,7 +210,7 @@ class Kind:
         operands: least and greatest number of operands.
         takes: dtypes each operand may have; the last entry holds for all operands that follow.
         gives: dtypes of the output.
-        keeps: whether the output has the first operand's dtype.
+        keeps: so many operands, from the first, have the output's dtype.
         folds: numbers of the operands of which one output element reads a run.
         flat: (operand, axis from the end or start): axes along which an operand's stride must be 0.
     """
@@ -219,7 +219,7 @@ class Kind:
     operands: tuple[int, int]
     takes: tuple[tuple[DType, ...], ...]
     gives: tuple[DType, ...]
-    keeps: bool = False
+    keeps: int = 0
     folds: tuple[int, ...] = ()
     flat: tuple[tuple[int, int], ...] = ()
 
@@ -230,7 +230,7 @@ KINDS: dict[Code, Kind] = {
     Code.LOAD: Kind(Load, (0, 0), (), (DType.FLOAT32, DType.INT32)),
     Code.CONST: Kind(Constant, (0, 0), (), (DType.FLOAT32, DType.INT32)),
     Code.BATCH: Kind(Batch, (0, 0), (), _WORD),
-    Code.VIEW: Kind(View, (1, 1), (COMPUTED,), COMPUTED, keeps=True),
+    Code.VIEW: Kind(View, (1, 1), (COMPUTED,), COMPUTED, keeps=1),
     Code.POINTWISE: Kind(Pointwise, (0, MAXIMUM_OPERANDS), (COMPUTED,), COMPUTED),
     Code.MATMUL: Kind(
         Matmul,
@@ -242,11 +242,11 @@ KINDS: dict[Code, Kind] = {
     ),
     Code.SUM: Kind(Sum, (2, 2), (_FLOAT, _WORD), _FLOAT, folds=(0,)),
     Code.MAX: Kind(Max, (1, 1), (_FLOAT,), _FLOAT, folds=(0,)),
-    Code.TAKE: Kind(Take, (2, 2), (COMPUTED, _WORD), COMPUTED, keeps=True),
+    Code.TAKE: Kind(Take, (2, 2), (COMPUTED, _WORD), COMPUTED, keeps=1),
     Code.SCATTER_ADD: Kind(
         ScatterAdd, (3, 3), (_FLOAT, _WORD, _WORD), _FLOAT, folds=(0, 1), flat=((0, 0), (1, 0), (2, 0))
     ),
-    Code.CAT: Kind(Cat, (1, MAXIMUM_OPERANDS), (COMPUTED,), COMPUTED, keeps=True),
+    Code.CAT: Kind(Cat, (1, MAXIMUM_OPERANDS), (COMPUTED,), COMPUTED, keeps=MAXIMUM_OPERANDS),
 }
 
 _CODES: dict[type, Code] = {kind.attributes: code for code, kind in KINDS.items()}
