@@ -122,5 +122,6 @@ def square_root(x: Tensor) -> Tensor:
     """
     if x.device.type == "cpu":
         with np.errstate(invalid="ignore"):
-            return canonical_nan(torch.from_numpy(np.sqrt(np.ascontiguousarray(x.numpy()))))
+            # Reshaped, because ascontiguousarray gives a tensor without axes one.
+            return canonical_nan(torch.from_numpy(np.sqrt(np.ascontiguousarray(x.numpy()))).reshape(x.shape))
     return canonical_nan(torch.sqrt(x))
