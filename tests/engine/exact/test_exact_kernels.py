@@ -3,45 +3,20 @@
 import math
 import random
 from collections.abc import Callable
-from fractions import Fraction
 
 import exact_oracle as oracle
 import mpmath
 import pytest
 import torch
-from exact_oracle import ANY, EXAMPLES, signed
+from exact_oracle import ANY, EXAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
+from program_oracle import PRIMITIVES as EXPECTED
 
 from trainer.engine.exact.functions import FUNCTIONS, Builder, function_kernel
 from trainer.engine.exact.kernels import MAXIMUM_LENGTH, Instruction, Kernel, Op, run_kernel
 
 WORD = st.integers(0, 2**32 - 1)
-MASK = 0xFFFFFFFF
-EXPECTED: dict[Op, Callable[..., int]] = {
-    Op.FADD: oracle.add,
-    Op.FSUB: lambda a, b: oracle.add(a, oracle.NAN if oracle.is_nan(b) else b ^ oracle.SIGN),
-    Op.FMUL: oracle.multiply,
-    Op.FDIV: oracle.divide,
-    Op.FSQRT: oracle.square_root,
-    Op.FLT: oracle.less,
-    Op.FLE: lambda a, b: oracle.less(a, b) | oracle.equal(a, b),
-    Op.FEQ: oracle.equal,
-    Op.F2I: oracle.to_integer,
-    Op.I2F: lambda a: oracle.nearest(Fraction(signed(a))),
-    Op.IADD: lambda a, b: (a + b) & MASK,
-    Op.ISUB: lambda a, b: (a - b) & MASK,
-    Op.IMUL: lambda a, b: (a * b) & MASK,
-    Op.AND: lambda a, b: a & b,
-    Op.OR: lambda a, b: a | b,
-    Op.XOR: lambda a, b: a ^ b,
-    Op.SHL: lambda a, b: (a << (b & 31)) & MASK,
-    Op.SHR: lambda a, b: a >> (b & 31),
-    Op.SAR: lambda a, b: (signed(a) >> (b & 31)) & MASK,
-    Op.ILT: lambda a, b: int(signed(a) < signed(b)),
-    Op.IEQ: lambda a, b: int(a == b),
-    Op.SELECT: lambda a, b, c: b if a else c,
-}
 
 
 def kernel_of(op: Op, inputs: int) -> Kernel:

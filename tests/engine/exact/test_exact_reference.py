@@ -104,6 +104,11 @@ def test_square_root_is_correctly_rounded(row: list[int]) -> None:
     assert bits(reference.square_root(tensor(row))) == [square_root(word) for word in row]
 
 
+def test_square_root_keeps_the_shape() -> None:
+    assert reference.square_root(torch.tensor(4.0)).shape == ()
+    assert reference.square_root(torch.ones(2, 3).mT).shape == (3, 2)
+
+
 def test_nearest_equals_the_processor() -> None:
     values = [1.5, -0.1, 3.4e38, 1e-45, 1e-40, 2**-126, 16777217.0, 0.3333333333333333]
     expected = [struct.unpack("<I", struct.pack("<f", value))[0] for value in values]

@@ -128,7 +128,12 @@ class _Run:
         self._batches = batches
 
     def output(self, one: Operation) -> Tensor:
-        """An operation's output: contiguous, of its shape and dtype."""
+        """An operation's output, of its shape and dtype, contiguous in memory of its own."""
+        output = self._computed(one)
+        # Operands are read by their place in memory: an alias of something else would be read from its beginning.
+        return output if output.is_contiguous() and output.storage_offset() == 0 else _copied(output)
+
+    def _computed(self, one: Operation) -> Tensor:
         match one.attributes:
             case Load(index):
                 return _read(self.state[index])
@@ -137,7 +142,7 @@ class _Run:
             case Batch(part, shift):
                 return self._batch(part, shift, one)
             case View():
-                return self.view(one.operands[0], one.shape).contiguous()
+                return _copied(self.view(one.operands[0], one.shape))
             case Pointwise(kernel):
                 return self._pointwise(kernel, one)
             case Matmul(length):
@@ -170,14 +175,14 @@ class _Run:
         tokens = self._batches.tokens(part, shift, samples, length)
         if tokens.dtype != torch.int32 or tuple(tokens.shape) != one.shape:
             raise ValueError(f"a batch of {tokens.dtype} {list(tokens.shape)}, where int32 {list(one.shape)} is asked")
-        return tokens.to(self.device).contiguous()
+        return tokens.to(self.device)
 
     def _pointwise(self, kernel: Kernel, one: Operation) -> Tensor:
         def compute(*inputs: Tensor) -> Tensor:
             return _written(run_kernel(kernel, [_words(x) for x in inputs]), one.dtype)
 
         if not one.operands:
-            return compute().to(self.device).expand(one.shape).contiguous()
+            return compute().to(self.device).expand(one.shape)
         inputs = [self.view(operand, one.shape) for operand in one.operands]
         return _in_blocks(compute, inputs, one.shape, TORCH_DTYPES[one.dtype])
 
@@ -225,7 +230,7 @@ class _Run:
         places = index.to(torch.int64)
         # What goes nowhere is added to a row of its own, which is dropped.
         places = torch.where((places >= 0) & (places < rows), places, rows)
-        return _scattered(x, places, rows, exponents).movedim(-1, 0).contiguous()
+        return _scattered(x, places, rows, exponents).movedim(-1, 0)
 
     def _cat(self, cat: Cat, one: Operation) -> Tensor:
         output = _written(torch.full(one.shape, signed(cat.padding), dtype=torch.int32, device=self.device), one.dtype)
@@ -235,6 +240,10 @@ class _Run:
             part.copy_(self.view(operand, part.shape))
             at += extent
         return output
+
+
+def _copied(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _read(held: Tensor) -> Tensor:
