@@ -92,7 +92,8 @@ def check_constants(program: Program, constants: Sequence[Tensor]) -> None:
     for number, (constant, data) in enumerate(zip(program.constants, constants, strict=True)):
         name = f"constant {number}"
         if DTYPE_NUMBERS.get(data.dtype) != constant.dtype or tuple(data.shape) != constant.shape:
-            _refuse(name, f"{data.dtype} {list(data.shape)} given for {constant.dtype.name} {list(constant.shape)}")
+            wanted = f"{constant.dtype.name.lower()} {list(constant.shape)}"
+            _refuse(name, f"{data.dtype} {list(data.shape)} given for {wanted}")
         if tensor_root(data) != constant.root:
             _refuse(name, f"its data have the root {tensor_root(data).hex()}, not {constant.root.hex()}")
 
