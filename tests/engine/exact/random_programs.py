@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 import torch
-from exact_oracle import SPECIAL_WORDS, word_tensor
+from exact_oracle import INFINITY, NAN, SIGN, SPECIAL_WORDS, word_tensor
 
 from trainer.commit.tensors import tensor_root
 from trainer.engine.exact.kernels import Instruction, Kernel, Op, operands_of
@@ -38,6 +38,8 @@ from trainer.program.exact.operations import (
 )
 from trainer.program.exact.scaling import exponent_kernel, quantise_kernel, scale_kernel
 
+INFINITIES = [INFINITY, SIGN | INFINITY, 0, 0x3F800000]
+NANS = [NAN, NAN | SIGN, NAN | 1, 0x7F800001, 0xFFFFFFFF]
 _MOST_ELEMENTS = 72
 _TOKENS = 50
 
@@ -167,11 +169,11 @@ class _Writer:
         rows = self.rng.randint(1, min(size, 6))
         row_stride = 0 if rows == 1 else self.rng.randint(0, (size - 1) // (rows - 1))
         table = self._operand(source, shape, room=size - (rows - 1) * row_stride)
-        index = self._operand(self._source(DType.INT32), shape)
+        index = self._operand(self._index(), shape)
         self._add(Take(rows, row_stride), self.operations[source].dtype, shape, table, index)
 
     def _scatter_add(self) -> None:
-        sources = [self._source(DType.FLOAT32), self._source(DType.INT32), self._source(DType.INT32)]
+        sources = [self._source(DType.FLOAT32), self._index(), self._source(DType.INT32)]
         length = self.rng.randint(1, min(self._row(source) for source in sources[:2]))
         shape = (self.rng.randint(1, 6), *self._shape(rank=3, most=10))
         operands = [
@@ -211,6 +213,11 @@ class _Writer:
         fitting = [n for n, one in enumerate(self.operations) if not dtypes or one.dtype in dtypes]
         return self.rng.choice(fitting[-6:] if self.rng.random() < 0.5 else fitting)
 
+    def _index(self) -> int:
+        """A source of int32; often the constant, whose numbers are small."""
+        small = next(n for n, one in enumerate(self.operations) if one.attributes == Constant(0))
+        return small if self.rng.random() < 0.5 else self._source(DType.INT32)
+
     def _row(self, source: int) -> int:
         shape = self.operations[source].shape
         return shape[-1] if shape else 1
@@ -222,15 +229,11 @@ class _Writer:
         return tuple(shape)
 
     def _words(self, count: int) -> list[int]:
-        """Bits: ordinary numbers, now and then special ones and NaNs of every kind."""
-        words = []
-        for _ in range(count):
-            chance = self.rng.random()
-            near = self.rng.randrange(0x3B000000, 0x43000000) | self.rng.choice([0, 1 << 31])
-            words.append(
-                near if chance < 0.85 else self.rng.choice(SPECIAL_WORDS) if chance < 0.95 else self.rng.getrandbits(32)
-            )
-        return words
+        """Bits of one tensor: ordinary numbers and some special values, or mostly infinities, or NaNs of every kind."""
+        rare = self.rng.choice([SPECIAL_WORDS, SPECIAL_WORDS, INFINITIES, NANS])
+        share = self.rng.choice([0.0, 0.1, 0.5])
+        near = [self.rng.randrange(0x3B000000, 0x43000000) | self.rng.choice([0, SIGN]) for _ in range(count)]
+        return [self.rng.choice([*rare, self.rng.getrandbits(32)]) if self.rng.random() < share else x for x in near]
 
     def _operand(self, source: int, shape: Shape, run: int = 0, *, flat: int = -1, room: int | None = None) -> Operand:
         """A random view that stays inside its source; with `run`, of starts of runs that stay inside its rows.

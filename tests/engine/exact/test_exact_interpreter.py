@@ -1,6 +1,7 @@
 """The reference interpreter against the oracle, element by element, over random programs."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -113,6 +114,19 @@ def test_run_program_blocks_do_not_change_bits(monkeypatch: pytest.MonkeyPatch) 
     assert [list(map(elements_of, outputs_of(one)[1])) for one in programs] == expected
 
 
+def test_scatter_add_carries_flags_to_their_own_row() -> None:
+    inf, nan = math.inf, math.nan
+    x = torch.tensor([inf, -inf, 1.0, inf, nan, -inf, 2.0, inf, 3.0])
+    index = torch.tensor([0, 0, 1, 2, 3, 4, 2, 9, -1], dtype=torch.int32)
+    build = ProgramBuilder(Role.MERGE)
+    build.state("sums", DType.FLOAT32, (6,))
+    exponent = build.constant(torch.tensor(3, dtype=torch.int32))
+    build.store("sums", build.scatter_add(build.constant(x), build.constant(index), 6, exponent))
+    built = build.finish()
+    (sums,) = run_program(built.program, [torch.ones(6)], built.constants)
+    assert words_of(sums) == [0x7FC00000, 0x3F800000, 0x7F800000, 0x7FC00000, 0xFF800000, 0]
+
+
 def test_run_program_does_not_change_its_inputs() -> None:
     for seed in range(20):
         one = random_program(seed)
@@ -163,6 +177,18 @@ def test_run_program_wrong_batch_refused() -> None:
 
     with pytest.raises(ValueError, match=r"a batch of torch\.int64"):
         run_program(one_batch(), [torch.zeros(2, 3, dtype=torch.int64)], [], Wrong())
+
+
+def test_run_program_reads_batches_that_are_part_of_something_else() -> None:
+    class Slices:
+        def tokens(self, part: Part, shift: int, samples: int, length: int) -> torch.Tensor:
+            return torch.arange(100, dtype=torch.int32)[7 : 7 + samples * length].reshape(samples, length)
+
+    build = ProgramBuilder(Role.EVALUATE)
+    build.state("tokens", DType.INT64, (3, 2))
+    build.store("tokens", build.view(build.batch(2, 3).transpose()))
+    (state,) = run_program(build.finish().program, [torch.zeros(3, 2, dtype=torch.int64)], [], Slices())
+    assert state.tolist() == [[7, 10], [8, 11], [9, 12]]
 
 
 def test_run_program_wrong_state_refused() -> None:
