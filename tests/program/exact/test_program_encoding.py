@@ -81,7 +81,7 @@ def test_encode_program_what_does_not_fit_refused(program: Program, record: str)
 
 
 def test_decode_program_too_long_refused() -> None:
-    with pytest.raises(SpecificationError, match="at most 33554432 are read"):
+    with pytest.raises(SpecificationError, match="at most 16777216 are read"):
         decode_program(bytes(MAXIMUM_FILE_BYTES + 1))
 
 

@@ -6,7 +6,7 @@ large element-wise operations and products in blocks, so that its memory stays n
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from trainer.program.exact.operations import (
     Pointwise,
     Program,
     ScatterAdd,
+    Shape,
     StateTensor,
     Sum,
     Take,
@@ -187,27 +188,41 @@ class _Run:
         return _in_blocks(compute, inputs, one.shape, TORCH_DTYPES[one.dtype])
 
     def _matmul(self, length: int, one: Operation) -> Tensor:
-        *batch, rows, columns = one.shape
         left, right, scale_left, scale_right = one.operands
-        a = self._rows(left, (*batch, rows), left.strides[:-1], length)
-        b = self._rows(right, (*batch, columns), (*right.strides[:-2], right.strides[-1]), length)
-        scales = [self.view(operand, one.shape).reshape(-1, rows, columns) for operand in (scale_left, scale_right)]
         bits = (self._bits(left), self._bits(right))
-        output = torch.empty(math.prod(batch), rows, columns, dtype=torch.float32, device=self.device)
-        step = max(1, _BLOCK // columns)
-        for index in range(len(output)):
-            for at in range(0, rows, step):
-                part = slice(at, at + step)
-                accumulated = dot(a[index, part], b[index], bits=bits, backend=self._backend)
-                first = accumulated.to(torch.float32) * scales[0][index, part]
-                output[index, part] = reference.canonical_nan(first * scales[1][index, part])
-        return output.reshape(one.shape)
+        a, scale_a = self._left(left, one.shape, length), self._left(scale_left, one.shape, 1)
+        b, scale_b = self._right(right, one.shape, length), self._right(scale_right, one.shape, 1)
+        batch = one.shape[:-2]
+        if not any((*right.strides[:-2], *scale_right.strides[:-2])):
+            # One matrix for all batches (a layer's weight): their rows are rows of one product.
+            a, scale_a = a.reshape(-1, length), scale_a.reshape(-1, 1)
+            first = (0,) * len(batch)
+            return self._product(a, b[first], scale_a, scale_b[first], bits).reshape(one.shape)
+        output = torch.empty(one.shape, dtype=torch.float32, device=self.device)
+        for index in itertools.product(*map(range, batch)):
+            output[index] = self._product(a[index], b[index], scale_a[index], scale_b[index], bits)
+        return output
 
-    def _rows(self, operand: Operand, shape: tuple[int, ...], strides: tuple[int, ...], length: int) -> Tensor:
-        """Quantised rows as int16 [batch, rows, K]."""
-        source = self.outputs[operand.source]
-        runs = source.as_strided((*shape, length), (*strides, 1), operand.offset)
-        return runs.reshape(-1, shape[-1], length).to(torch.int16)
+    def _product(self, a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, bits: tuple[int, int]) -> Tensor:
+        """Rows a [M, K] times rows b [N, K] with scales [M, 1] and [N, 1], a block of rows at a time: [M, N]."""
+        output = torch.empty(a.shape[0], b.shape[0], dtype=torch.float32, device=self.device)
+        columns = b.to(torch.int16)
+        step = max(1, _BLOCK // len(b))
+        for at in range(0, len(a), step):
+            part = slice(at, at + step)
+            accumulated = dot(a[part].to(torch.int16), columns, bits=bits, backend=self._backend)
+            output[part] = reference.canonical_nan((accumulated.to(torch.float32) * scale_a[part]) * scale_b.mT)
+        return output
+
+    def _left(self, operand: Operand, shape: Shape, length: int) -> Tensor:
+        """Rows of a MATMUL's first matrix, or their scales: [batch, M, length]."""
+        source, strides = self.outputs[operand.source], (*operand.strides[:-1], 1)
+        return source.as_strided((*shape[:-1], length), strides, operand.offset)
+
+    def _right(self, operand: Operand, shape: Shape, length: int) -> Tensor:
+        """Rows of a MATMUL's second matrix, or their scales: [batch, N, length]."""
+        source, strides = self.outputs[operand.source], (*operand.strides[:-2], operand.strides[-1], 1)
+        return source.as_strided((*shape[:-2], shape[-1], length), strides, operand.offset)
 
     def _bits(self, operand: Operand) -> int:
         return 8 if self.outputs[operand.source].dtype == torch.int8 else 13

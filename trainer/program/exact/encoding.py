@@ -42,7 +42,7 @@ from trainer.program.exact.operations import (
 )
 
 VERSION = 1
-MAXIMUM_FILE_BYTES = 2**25
+MAXIMUM_FILE_BYTES = 2**24
 _MAGIC = b"TLXP"
 _HEADER = struct.Struct(">4sHBBIII")
 _LENGTH = struct.Struct(">I")
