@@ -15,6 +15,7 @@ import torch
 import torch.fx.traceback
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._ops import OpOverload
 from torch.func import functional_call, functionalize, grad_and_value
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -32,6 +33,10 @@ _DECOMPOSED = (
     _aten.native_layer_norm_backward,
     _aten.native_group_norm,
     _aten.native_group_norm_backward,
+    _aten.native_batch_norm,
+    _aten.native_batch_norm_backward,
+    _aten.hardtanh,
+    _aten.hardtanh_backward,
     _aten._softmax,
     _aten._softmax_backward_data,
     _aten._log_softmax,
@@ -118,6 +123,16 @@ def capture(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, gr
     return _clean(module, tuple(parameters), list(buffers.values()))
 
 
+def capture_function(function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> Captured:
+    """Traces any function of tensors as it is, without gradients; every argument is a placeholder.
+
+    Raises:
+        TracingError: random numbers, values read into Python.
+    """
+    with _plain_kernels():
+        return _clean(_trace(function, list(examples)), (), [])
+
+
 def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor]) -> GraphModule:
     table = {**core_aten_decompositions(), **get_decompositions(list(_DECOMPOSED))}
     for kept in _KEPT:
@@ -187,9 +202,8 @@ def _clean(module: GraphModule, parameters: tuple[str, ...], buffers: list[Tenso
     modules = _modules_of(list(graph.nodes))
     for node in graph.nodes:
         # Before anything is dropped or folded: a mask drawn once would be the mask for ever.
-        if isinstance(node.target, torch._ops.OpOverload):
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
-                raise random_refusal(_operator_of(node), modules[node])
+        if _is_random(node):
+            raise random_refusal(_operator_of(node), modules[node])
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders[len(parameters) : len(parameters) + len(buffers)], buffers, strict=True))
     outputs = tuple(next(node for node in graph.nodes if node.op == "output").args[0])
@@ -237,17 +251,25 @@ def _fold(module: GraphModule, known: dict[Node, Tensor]) -> tuple[list[Node], d
             if all(one in values for one in node.all_input_nodes):
                 arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: values[one])
                 with torch.no_grad():
-                    values[node] = node.target(*arguments, **options)  # type: ignore[operator]  # a function, by op
+                    values[node] = node.target(*arguments, **options)
             else:
                 live.append(node)
     return live, {node: value for node, value in values.items() if isinstance(value, Tensor)}
 
 
+def _is_random(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def _writes(node: Node) -> bool:
+    """Whether an operator writes into its argument: an effect although nobody reads it, so kept, to be refused."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
 def _needed(live: list[Node], outputs: tuple[Node, ...]) -> set[Node]:
     needed = set(outputs)
     for node in reversed(live):
-        # An operator that writes into its argument has an effect although nobody reads it: kept, to be refused.
-        if node in needed or getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable:
+        if node in needed or _writes(node):
             needed.add(node)
             needed.update(node.all_input_nodes)
     return needed

@@ -14,7 +14,7 @@ from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
 
 _aten = torch.ops.aten
-_NAN = 0x7FC00000
+_INFINITY = 0x7F800000
 _WHOLE = 2.0**23  # from here on every float32 is a whole number
 
 
@@ -75,7 +75,8 @@ def _passing_nan(build: Builder, floating: bool, b: int, chosen: int) -> int:
     return build.select(build.emit(Op.FEQ, b, b), chosen, b) if floating else chosen
 
 
-def _clamp(build: Builder, floating: bool, x: int, least: int | None = None, greatest: int | None = None) -> int:
+def clamp(build: Builder, floating: bool, x: int, least: int | None = None, greatest: int | None = None) -> int:
+    """x between two bounds, either of which may be missing; a NaN stays."""
     if least is not None:
         x = _maximum(build, floating, x, least)
     return x if greatest is None else _minimum(build, floating, x, greatest)
@@ -105,6 +106,26 @@ def _sign(build: Builder, floating: bool, x: int) -> int:
 
 def _reciprocal(build: Builder, x: int) -> int:
     return build.div(build.number(1.0), x)
+
+
+def _log1p(build: Builder, x: int) -> int:
+    """log(1 + x), the rounding of 1 + x made up for (Kahan)."""
+    one = build.number(1.0)
+    raised = build.add(one, x)
+    value = build.div(build.mul(functions.log(build, raised), x), build.sub(raised, one))
+    value = build.select(build.emit(Op.FEQ, raised, one), x, value)
+    return build.select(build.emit(Op.FLT, x, build.word(_INFINITY)), value, build.add(x, x))
+
+
+def _expm1(build: Builder, x: int) -> int:
+    """e^x - 1, by the same idea."""
+    one = build.number(1.0)
+    grown = functions.exp(build, x)
+    less_one = build.sub(grown, one)
+    value = build.div(build.mul(less_one, x), functions.log(build, grown))
+    value = build.select(build.emit(Op.FEQ, grown, one), x, value)
+    extreme = build.emit(Op.FLE, build.number(32.0), build.magnitude(x))
+    return build.select(extreme, less_one, value)
 
 
 def power(exponent: float) -> Callable[..., int] | None:
@@ -166,6 +187,8 @@ def _rules() -> dict[Any, Rule]:
 
     for name, op in (("exp", functions.exp), ("log", functions.log), ("tanh", functions.tanh)):
         put(In.FLOAT, _plain(op), getattr(_aten, name).default)
+    put(In.FLOAT, _plain(_log1p), _aten.log1p.default)
+    put(In.FLOAT, _plain(_expm1), _aten.expm1.default)
     put(In.FLOAT, _plain(functions.sigmoid), _aten.sigmoid.default)
     put(In.FLOAT, _plain(functions.erf), _aten.erf.default)
     put(In.FLOAT, _plain(functions.reciprocal_root), _aten.rsqrt.default)
@@ -200,10 +223,8 @@ def _rules() -> dict[Any, Rule]:
 
 
 def _isinf(build: Builder, floating: bool, x: int) -> int:
-    return build.emit(Op.IEQ, build.magnitude(x), build.word(0x7F800000)) if floating else build.word(0)
+    return build.emit(Op.IEQ, build.magnitude(x), build.word(_INFINITY)) if floating else build.word(0)
 
 
 RULES: dict[Any, Rule] = _rules()
 """Operators whose tensor and number arguments are a kernel's operands, one for one."""
-
-clamp, maximum = _clamp, _maximum

@@ -136,9 +136,9 @@ class _Writer:
             if one.op is Op.INPUT:
                 registers.append(inputs[one.a])
             else:
-                count = operands_of(one.op)
-                read = [registers[register] for register in (one.a, one.b, one.c)[:count]]
-                registers.append(self.add(Instruction(one.op, *read, word=one.word)))
+                read = [registers[register] for register in (one.a, one.b, one.c)[: operands_of(one.op)]]
+                a, b, c = (*read, 0, 0, 0)[:3]
+                registers.append(self.add(Instruction(one.op, a, b, c, one.word)))
         return registers[-1]
 
     def replay_last(self, kernel: Kernel, inputs: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from trainer.program.tracing import elementwise
 from trainer.program.tracing.capture import Captured
 from trainer.program.tracing.elementwise import In, Rule
 from trainer.program.tracing.refusals import refusal
-from trainer.program.tracing.terms import Term, Value, constant_term, literal, pointwise, program_dtype
+from trainer.program.tracing.terms import Term, constant_term, literal, pointwise, program_dtype
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Lowering:
         self._precision = precision
         self._weight_products = _weight_products(captured)
         self._constants = {
-            node: self._guarded(node, lambda node=node, data=data: constant_term(build, data))
+            node: self._guarded(node, functools.partial(constant_term, build, data))
             for node, data in captured.constants.items()
         }
 
@@ -76,7 +77,7 @@ class Lowering:
         known: dict[Node, Any] = dict(self._constants)
         known.update(zip(self._captured.placeholders, arguments, strict=True))
         for node in self._captured.nodes:
-            known[node] = self._guarded(node, lambda node=node: self._value_of(node, known))
+            known[node] = self._guarded(node, functools.partial(self._value_of, node, known))
         return [known[node] for node in self._captured.outputs]
 
     def bits_of(self, node: Node) -> tuple[int, int]:
@@ -90,12 +91,15 @@ class Lowering:
         return bits, bits
 
     def _guarded(self, node: Node, make: Callable[[], Any]) -> Any:
+        # What is taken out of several results is named after the operator that gave them.
+        named = node if isinstance(node.target, torch._ops.OpOverload) or not node.all_input_nodes else node.args[0]
+        operator = str(named.target) if isinstance(named, Node) else str(node.target)
         try:
             return make()
         except Refused as no:
-            raise refusal(str(node.target), self._captured.modules[node], no.why, no.remedy) from no
+            raise refusal(operator, self._captured.modules[node], no.why, no.remedy) from no
         except ValueError as no:  # from the builder: a shape, dtype or size that programs do not have
-            raise refusal(str(node.target), self._captured.modules[node], f"cannot be lowered: {no}") from no
+            raise refusal(operator, self._captured.modules[node], f"cannot be lowered: {no}") from no
 
     def _value_of(self, node: Node, known: dict[Node, Any]) -> Any:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: known[one])

@@ -16,7 +16,7 @@ from trainer.program.exact import DType, ProgramBuilder, Value
 from trainer.program.layout import MOMENT1, MOMENT2, PARAMETER
 from trainer.program.tracing.terms import Literal, Term, as_value, literal, pointwise
 
-_MOST_KNOTS = 2**16
+_MOST_KNOTS = 2**20
 _CLIP_SLACK = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
 
 
@@ -55,10 +55,11 @@ def update(
         parameters: trained parameters' values by name.
         gradients: their gradients, of the same shapes.
     """
+    step = build.reshape(step, ())  # so that what is made of it broadcasts to parameters without axes too
     rate = rate_at(build, schedule, step)
     scale = clipping(build, list(gradients.values()), optimizer.gradient_clip)
-    write = _adamw(build, optimizer, rate, step) if isinstance(optimizer, OptimizerConfig) else _sgd(
-        build, optimizer, rate
+    write = (
+        _adamw(build, optimizer, rate, step) if isinstance(optimizer, OptimizerConfig) else _sgd(build, optimizer, rate)
     )
     for name, parameter in parameters.items():
         write(name, parameter, gradients[name], scale)
@@ -129,14 +130,14 @@ def _sgd(build: ProgramBuilder, config: SgdConfig, rate: Term) -> _Write:
 
 
 def rate_at(build: ProgramBuilder, schedule: ScheduleConfig, step: Value) -> Term:
-    """The learning rate of the step that starts with `counter.step` = step, float32 [1]."""
+    """The learning rate of the step that starts with `counter.step` = step, of step's shape."""
     return by_step(build, step, lambda t: learning_rate(schedule, t), max(schedule.total_steps, schedule.warmup_steps))
 
 
 def by_step(build: ProgramBuilder, step: Value, value: Callable[[int], float], last: int) -> Term:
     """value(step) for steps 0 … last, value(last) beyond: a committed table, so no library's cosine matters.
 
-    Tables of more than 65,537 entries keep every 2^s-th value and go straight between them.
+    Tables of more than 2^20 entries keep every 2^s-th value and go straight between them.
     """
     shift = 0
     while (last >> shift) > _MOST_KNOTS:

@@ -131,7 +131,9 @@ def _truths(context: Lowering, x: Term, dims: Any, keepdim: bool, *, turned: boo
         return elementwise.negation(build, truth) if turned else truth
 
     flags = pointwise(context.build, flag, x, dtype=DType.FLOAT32)
-    return pointwise(context.build, read, _fold(context, flags, dims, keepdim, context.build.max_last), dtype=DType.INT32)
+    return pointwise(
+        context.build, read, _fold(context, flags, dims, keepdim, context.build.max_last), dtype=DType.INT32
+    )
 
 
 def _axes(x: Term, dims: int | Sequence[int] | None) -> list[int]:

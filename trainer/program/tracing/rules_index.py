@@ -12,7 +12,7 @@ from torch.fx import Node
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
 from trainer.program.exact import DType, Value
-from trainer.program.tracing.lowering import Lowering, Refused, dtype_of, rule, shape_of
+from trainer.program.tracing.lowering import Lowering, Refused, dtype_of, is_truth, rule, shape_of
 from trainer.program.tracing.terms import Literal, Term, as_value, literal, pointwise
 
 _aten = torch.ops.aten
@@ -53,7 +53,13 @@ def _added(context: Lowering, value: Value, places: Value, rows: int) -> Value:
 
 @rule(_aten.index.Tensor)
 def _index(context: Lowering, node: Node, table: Term, indices: Sequence[Term | None]) -> Term:
-    axis, index = _only(indices)
+    if any(is_truth(one) for one in node.args[1]):  # type: ignore[union-attr]  # a list, by the operator
+        raise Refused("selects by truth values", "Shapes cannot depend on values: use torch.where.")
+    return _selected(context, table, *_only(indices))
+
+
+def _selected(context: Lowering, table: Term, axis: int, index: Term) -> Value:
+    """Elements at the places of an index tensor, whose axes take the place of the indexed axis."""
     rest = [other for other in range(len(table.shape)) if other != axis]
     ordered = as_value(context.build, table).permute([axis, *rest])
     taken = context.build.take(ordered, _wrapped(context, index, table.shape[axis]))
@@ -64,7 +70,7 @@ def _index(context: Lowering, node: Node, table: Term, indices: Sequence[Term | 
 
 @rule(_aten.index_select.default)
 def _index_select(context: Lowering, node: Node, table: Term, dim: int, index: Term) -> Term:
-    return _index(context, node, table, [*(None,) * (dim % len(table.shape)), index])
+    return _selected(context, table, dim % len(table.shape), index)
 
 
 @rule(_aten.index_put.default, _aten._unsafe_index_put.default)

@@ -53,6 +53,20 @@ def _view(context: Lowering, node: Node, x: Term, *args: Any, **kwargs: Any) -> 
     return _each(seen, lambda part: _seen_of(x, part))
 
 
+@rule(_aten.as_strided.default)
+def _as_strided(
+    context: Lowering, node: Node, x: Term, shape: Sequence[int], strides: Sequence[int], offset: int | None = None
+) -> Term:
+    """Strides over memory: only where PyTorch's memory holds the elements in order, as a VIEW writes them."""
+    held = node.args[0].meta["val"]  # type: ignore[union-attr]  # a node, as `x` is a tensor
+    if not held.is_contiguous() or held.storage_offset() != 0 or min(strides, default=0) < 0:
+        raise Refused("reads memory that is not in order", "Use view, permute, expand and slices.")
+    if isinstance(x, Literal):
+        return replace(x, shape=tuple(shape))
+    value = x if x.is_contiguous() else context.build.view(x)
+    return _seen_of(value, _ghost(value).as_strided(shape, strides, value.offset + (offset or 0)))
+
+
 def _ghost(x: Value) -> torch.Tensor:
     """A tensor without memory of a value's strides; axes of extent 1 have those of a merged neighbour."""
     strides, step = list(x.strides), 1
@@ -214,7 +228,14 @@ def _pad(context: Lowering, node: Node, x: Term, pads: Sequence[int], value: flo
 
 @rule(_aten.slice_scatter.default)
 def _slice_scatter(
-    context: Lowering, node: Node, x: Term, source: Term, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+    context: Lowering,
+    node: Node,
+    x: Term,
+    source: Term,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
 ) -> Term:
     extent = x.shape[dim]
     first, last, _ = slice(start, end).indices(extent)
