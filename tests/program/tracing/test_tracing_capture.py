@@ -103,8 +103,9 @@ def test_capture_refuses_values_read_into_python() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(TracingError, match="reads a tensor's value into Python") as caught:
+    with pytest.raises(TracingError, match="Module middle decides by a tensor's value") as caught:
         captured(Branching())
+    assert caught.value.module == "middle"
     assert "torch.where" in caught.value.remedy
 
 

@@ -54,6 +54,7 @@ POINTWISE: dict[str, Function] = {
     "logic": lambda a, b: ((a > 0) & (b > 0)) | ~(a > b) ^ torch.logical_not(b),
     "whole numbers": lambda a, b: (torch.round(a * 4), torch.floor(a * 4), torch.ceil(a * 4), torch.trunc(a * 4)),
     "conversions": lambda a, b: ((a * 9).to(torch.int64), (b > 0).float() * 2, (a * 9).to(torch.int32).float()),
+    "tensors made in place": lambda a, b: a * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]) + torch.arange(5) % 2,
     "fills": lambda a, b: (torch.full_like(a, 3.0) + torch.zeros_like(b) + torch.ones_like(a)) * a,
 }
 
@@ -194,6 +195,7 @@ REFUSED: list[tuple[str, str, Function]] = [
     ("aten.max.dim", "Only their values", lambda x: x.max(0).indices),
     ("aten.scatter.src", "one place", lambda x: x.scatter(1, torch.zeros(3, 4, dtype=torch.int64), x * 2)),
     ("aten.index.Tensor", "one index", lambda x: x[torch.tensor([0, 1]), torch.tensor([1, 2])]),
+    ("aten._local_scalar_dense.default", "torch.where", lambda x: x * x.sum().item()),
     ("aten.index.Tensor", "torch.where", lambda x: x[x > 0].sum()),
     ("aten.index_put.default", "torch.where", lambda x: x.index_put((torch.tensor([0, 1]),), x[:2] * 2)),
     ("aten._to_copy.default", "docs/tracing.md", lambda x: x.double() * 2),

@@ -13,14 +13,15 @@ from traced import BATCH, CONTEXT, VOCABULARY, Windows, equal_states, first_stat
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.schedule import learning_rate
 from trainer.models import RecurrentConfig, TransformerConfig
-from trainer.program.description import OptimizerConfig, ScheduleConfig
+from trainer.program.description import OptimizerConfig, ScheduleConfig, TrainingProgram
 from trainer.program.exact import BuiltProgram
+from trainer.program.exact.operations import Code
 from trainer.program.exact.validate import check_program
-from trainer.program.layout import HELDOUT_LOSS, STEP
+from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
 from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.optimizers import SgdConfig
 from trainer.program.tracing.refusals import TracingError
-from trainer.program.tracing.training import trace_evaluation, trace_training
+from trainer.program.tracing.training import trace_description, trace_evaluation, trace_training
 
 SCHEDULE = ScheduleConfig(learning_rate=1e-2, minimum_learning_rate=1e-3, warmup_steps=2, total_steps=20)
 PLAIN = SgdConfig(momentum=0.0)  # a step of rate 1 from zero moments leaves the gradient in moment1
@@ -161,6 +162,18 @@ def test_evaluation_measures_all_windows(name: str) -> None:
         expected = mean_loss(model, *windows.batch(7)).item()
     assert after[0].item() == pytest.approx(expected, rel=2e-5)
     assert equal_states(after[1:], state[1:])
+
+
+def test_trace_description_keeps_the_layout_of_the_description() -> None:
+    model = {"kind": "transformer", "layers": 1, "heads": 2, "width": 8}
+    table = {"model": model, "context": CONTEXT, "batch_size": 2, "evaluation_windows": 5, "evaluation_batch": 3}
+    description = TrainingProgram.from_task_file(table, vocabulary=VOCABULARY, total_steps=10)
+    layout = [(one.name, one.shape) for one in StateLayout.of(description).tensors]
+    for built, rows in zip(trace_description(description, windows=4), (2, 4), strict=True):
+        check_program(built.program)
+        assert [(one.name, one.shape) for one in built.program.states] == layout
+        batches = [one for one in built.program.operations if one.code is Code.BATCH]
+        assert [one.shape for one in batches] == [(rows, CONTEXT)] * 2
 
 
 def test_frozen_parameters_stay_and_have_no_moments() -> None:

@@ -16,9 +16,11 @@ import torch.fx.traceback
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.func import functional_call, functionalize, grad_and_value
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.program.tracing.refusals import TracingError, random_refusal
@@ -118,8 +120,8 @@ def capture(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, gr
         return (value, *(found.get(i, torch.zeros_like(values[i])) for i in range(len(parameters))))
 
     values = [one.detach() for one in (*parameters.values(), *buffers.values())]
-    with _plain_kernels(), _module_names(objective):
-        module = _trace(everything, [*values, inputs, targets])
+    with _plain_kernels(), _module_names(objective) as entered:
+        module = _trace(everything, [*values, inputs, targets], entered)
     return _clean(module, tuple(parameters), list(buffers.values()))
 
 
@@ -130,20 +132,25 @@ def capture_function(function: Callable[..., tuple[Tensor, ...]], *examples: Ten
         TracingError: random numbers, values read into Python.
     """
     with _plain_kernels():
-        return _clean(_trace(function, list(examples)), (), [])
+        return _clean(_trace(function, list(examples), []), (), [])
 
 
-def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor]) -> GraphModule:
+def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor], entered: list[str]) -> GraphModule:
+    """The raw graph. Nothing is computed: tensors are traced by shape, so this takes seconds and little memory."""
     table = {**core_aten_decompositions(), **get_decompositions(list(_DECOMPOSED))}
     for kept in _KEPT:
         table.pop(kept, None)
+    traced = make_fx(
+        functionalize(function), decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True
+    )
     try:
-        return make_fx(functionalize(function), decomposition_table=table, tracing_mode="real")(*values)
-    except RuntimeError as error:
-        if "get value out of a tracing tensor" not in str(error):
-            raise
+        return traced(*values)
+    except (DataDependentOutputException, GuardOnDataDependentSymNode) as error:
+        module = entered[-1] if entered else ""
         raise TracingError(
-            "The model reads a tensor's value into Python, which would fix it for ever.",
+            f"{f'Module {module}' if module else 'The model'} decides by a tensor's value in Python, "
+            "which would fix the decision for ever.",
+            module=module,
             operator="aten._local_scalar_dense.default",
             remedy="Use torch.where, or shapes, instead of .item() and of if on a tensor.",
         ) from error
@@ -169,27 +176,30 @@ def _plain_kernels() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _module_names(objective: nn.Module) -> Iterator[None]:
-    """Marks every node with the path of the module whose forward makes it."""
+def _module_names(objective: nn.Module) -> Iterator[list[str]]:
+    """Marks every node with the path of the module whose forward makes it. Gives the paths entered and not left."""
     open_marks: list[Any] = []
+    entered: list[str] = []
 
     def enter(path: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             mark = torch.fx.traceback.annotate({_MODULE: path})
             mark.__enter__()
             open_marks.append(mark)
+            entered.append(path)
 
         return hook
 
     def leave(*_: Any) -> None:
         open_marks.pop().__exit__(None, None, None)
+        entered.pop()
 
     handles = []
     for path, module in objective.named_modules():
         handles.append(module.register_forward_pre_hook(enter(path.removeprefix("model").removeprefix("."))))
         handles.append(module.register_forward_hook(leave))
     try:
-        yield
+        yield entered
     finally:
         for handle in handles:
             handle.remove()

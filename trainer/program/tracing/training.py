@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.engine.exact.kernels import Op
-from trainer.program.description import ScheduleConfig
+from trainer.models import build_model
+from trainer.program.description import ScheduleConfig, TrainingProgram
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role, Value
 from trainer.program.layout import HELDOUT_LOSS, PARAMETER, STEP
 from trainer.program.tracing import rules_fold, rules_index, rules_shape
@@ -107,6 +108,41 @@ def trace_evaluation(
     measured = _quotient(build, _total(build, totals), windows)
     build.store(HELDOUT_LOSS, build.reshape(as_value(build, measured), (1,)))
     return _finished(build, fused)
+
+
+def trace_description(
+    description: TrainingProgram, *, windows: int, precision: Precision | None = None
+) -> tuple[BuiltProgram, BuiltProgram]:
+    """The training and the evaluation program of one of the project's own models, as a description has it.
+
+    Args:
+        windows: held-out windows that the data set has, at most; the description may ask for fewer.
+    """
+    model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    training = trace_training(
+        model,
+        _own_loss,
+        description.optimizer,
+        description.schedule,
+        batch_size=description.batch_size,
+        context=description.context,
+        precision=precision,
+    )
+    evaluation = trace_evaluation(
+        model,
+        _own_loss,
+        description.optimizer,
+        windows=min(windows, description.evaluation_windows),
+        evaluation_batch=description.evaluation_batch,
+        context=description.context,
+        precision=precision,
+    )
+    return training, evaluation
+
+
+def _own_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    loss: Tensor = model(inputs, targets)
+    return loss
 
 
 def _declare(build: ProgramBuilder, model: nn.Module, optimizer: Optimizer) -> dict[str, Value]:
