@@ -133,6 +133,24 @@ def test_lowering_refuses_buffers_that_training_changes() -> None:
     assert "nn.LayerNorm" in caught.value.remedy
 
 
+def test_lowering_refuses_counters_in_buffers_and_leaves_them_alone() -> None:
+    class Counting(nn.Module):
+        calls: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.tensor(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return x * 2
+
+    model = Model(Counting())
+    with pytest.raises(TracingError, match=r"aten\.copy_\.default"):
+        trace_training(model, mean_loss, SgdConfig(), ScheduleConfig(), batch_size=BATCH, context=CONTEXT)
+    assert model.middle.calls.item() == 0  # type: ignore[operator]
+
+
 def test_capture_leaves_the_model_as_it_was() -> None:
     model = small_model(TransformerConfig(layers=1, heads=2, width=8))
     before = {name: one.detach().clone() for name, one in model.named_parameters()}

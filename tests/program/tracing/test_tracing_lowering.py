@@ -140,6 +140,15 @@ def test_folds_take_tensors_without_axes_and_axes_of_one() -> None:
     compare(lambda x: (x.sum(1), x.mean(1, keepdim=True), x.amax(-1)), random(4, 1))
 
 
+def test_softmax_guards_rows_that_are_masked_everywhere() -> None:
+    scores = random(4, 5)
+    scores[1] = -torch.inf
+    scores[2, 3] = -torch.inf
+    scores[3, 0] = torch.nan
+    compare(lambda x: torch.ops.aten._safe_softmax(x, -1), scores)
+    compare(lambda x: torch.logical_not(x == -torch.inf).any(0, keepdim=True), scores)
+
+
 def test_products_agree_with_torch_within_thirteen_bits() -> None:
     a, b = random(6, 40), random(40, 9, seed=1)
     for function, inputs in (

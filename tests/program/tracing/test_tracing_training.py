@@ -15,7 +15,7 @@ from trainer.engine.schedule import learning_rate
 from trainer.models import RecurrentConfig, TransformerConfig
 from trainer.program.description import OptimizerConfig, ScheduleConfig, TrainingProgram
 from trainer.program.exact import BuiltProgram
-from trainer.program.exact.operations import Code
+from trainer.program.exact.operations import Code, Max
 from trainer.program.exact.validate import check_program
 from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
 from trainer.program.tracing.lowering import Precision
@@ -133,6 +133,12 @@ def test_shards_give_the_mean_of_their_gradients() -> None:
         torch.testing.assert_close(one[key], two[key], rtol=1e-2, atol=2e-4)
     with pytest.raises(TracingError, match="no 3 equal shards"):
         trace_training(model, mean_loss, PLAIN, SCHEDULE, batch_size=BATCH, context=CONTEXT, shards=3)
+
+
+def test_attention_takes_the_maximum_of_its_scores_once() -> None:
+    operations = traced_plainly("transformer")[1].program.operations
+    maxima = [one for one in operations if isinstance(one.attributes, Max) and not one.attributes.magnitudes]
+    assert len(maxima) == 3  # two layers, and the loss
 
 
 def test_the_same_model_traces_to_the_same_program() -> None:

@@ -258,7 +258,8 @@ def _fold(module: GraphModule, known: dict[Node, Tensor]) -> tuple[list[Node], d
         if node.op == "get_attr":
             values[node] = getattr(module, str(node.target))
         elif node.op == "call_function":
-            if all(one in values for one in node.all_input_nodes):
+            # What writes is never folded: it would change the model's own buffers, and escape refusal.
+            if all(one in values for one in node.all_input_nodes) and not _writes(node):
                 arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: values[one])
                 with torch.no_grad():
                     values[node] = node.target(*arguments, **options)

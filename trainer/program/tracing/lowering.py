@@ -62,6 +62,7 @@ class Lowering:
         self.build = build
         self._captured = captured
         self._precision = precision
+        self._known: dict[Node, Any] = {}
         self._weight_products = _weight_products(captured)
         self._constants = {
             node: self._guarded(node, functools.partial(constant_term, build, data))
@@ -74,11 +75,16 @@ class Lowering:
         Raises:
             TracingError: an operator that programs do not have.
         """
-        known: dict[Node, Any] = dict(self._constants)
-        known.update(zip(self._captured.placeholders, arguments, strict=True))
+        self._known = dict(self._constants)
+        self._known.update(zip(self._captured.placeholders, arguments, strict=True))
         for node in self._captured.nodes:
-            known[node] = self._guarded(node, functools.partial(self._value_of, node, known))
-        return [known[node] for node in self._captured.outputs]
+            self._known[node] = self._guarded(node, functools.partial(self._value_of, node))
+        return [self._known[node] for node in self._captured.outputs]
+
+    def term_of(self, node: Node) -> Term:
+        """What an earlier node of one value became."""
+        term: Term = self._known[node]
+        return term
 
     def bits_of(self, node: Node) -> tuple[int, int]:
         """Precision of a product's operands."""
@@ -101,8 +107,8 @@ class Lowering:
         except ValueError as no:  # from the builder: a shape, dtype or size that programs do not have
             raise refusal(operator, self._captured.modules[node], f"cannot be lowered: {no}") from no
 
-    def _value_of(self, node: Node, known: dict[Node, Any]) -> Any:
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: known[one])
+    def _value_of(self, node: Node) -> Any:
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: self._known[one])
         if node.target in elementwise.RULES:
             return self._elementwise(node, elementwise.RULES[node.target], args)
         rule = RULES.get(node.target)

@@ -111,7 +111,31 @@ def _least(context: Lowering, node: Node, x: Term, dims: Any, keepdim: bool) -> 
 
 @rule(_aten.any.dim, _aten.any.dims, _aten.any.default)
 def _any(context: Lowering, node: Node, x: Term, dims: Any = None, keepdim: bool = False) -> Term:
-    return _truths(context, x, dims, keepdim, turned=False)
+    scores = _scores_of_guard(node)
+    if scores is None:
+        return _truths(context, x, dims, keepdim, turned=False)
+    # Attention's guard against rows that are masked everywhere. Softmax has their maxima already.
+    greatest = _fold(context, context.term_of(scores), dims, keepdim, context.build.max_last)
+    infinity = literal(-math.inf, DType.FLOAT32)
+    return pointwise(
+        context.build,
+        lambda build, a, b: elementwise.negation(build, build.emit(Op.FEQ, a, b)),
+        greatest,
+        infinity,
+        dtype=DType.INT32,
+    )
+
+
+def _scores_of_guard(node: Node) -> Node | None:
+    """x of any(not (x == -inf)), which is maximum(x) != -inf for every x, NaN included."""
+    turned = node.args[0]
+    if not isinstance(turned, Node) or turned.target != _aten.logical_not.default:
+        return None
+    compared = turned.args[0]
+    if not isinstance(compared, Node) or compared.target != _aten.eq.Scalar or compared.args[1] != -math.inf:
+        return None
+    scores = compared.args[0]
+    return scores if isinstance(scores, Node) and scores.meta["val"].dtype == torch.float32 else None
 
 
 @rule(_aten.all.dim, _aten.all.dims, _aten.all.default)
