@@ -2,13 +2,14 @@
 # make test       sets up everything and runs the tests
 # make check      formatting, lint and types, Python and Solidity
 # make test-full  the heavy tests too
+# make wheel      dist/trainledger-….whl, with the compiled contracts in it: needs no Node where it is installed
 
 PYTHON ?=
 BIN := .venv/bin
 SOLIDITY := 'contracts/**/*.sol'
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo setup test test-full test-contracts test-python check format snapshots clean
+.PHONY: demo setup test test-full test-contracts test-python check format wheel clean
 
 setup:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
@@ -36,6 +37,10 @@ check: setup
 	$(BIN)/mypy
 	forge fmt --check
 	solhint --max-warnings 0 $(SOLIDITY)
+
+wheel: setup
+	$(BIN)/python -c 'from ledger.compile import export_artifacts; export_artifacts()'
+	$(BIN)/python -m hatchling build -t wheel
 
 format: setup
 	$(BIN)/ruff format .

@@ -50,7 +50,8 @@ def main() -> None:
     write(
         "hashing",
         title="Hashing states",
-        command="python benchmarks/hashing.py --text tinyshakespeare.txt",
+        command=f"python benchmarks/hashing.py --text tinyshakespeare.txt --steps {arguments.steps} "
+        f"--repeats {arguments.repeats}",
         figures={
             "state_root_megabytes_per_second": size / 1e6 / statistics.median(ours),
             "hashlib_sha256_megabytes_per_second": size / 1e6 / statistics.median(peer),

@@ -107,7 +107,8 @@ def main() -> None:
     write(
         "training_speed",
         title="Training speed against a plain PyTorch loop",
-        command="python benchmarks/training_speed.py --text tinyshakespeare.txt",
+        command=f"python benchmarks/training_speed.py --text tinyshakespeare.txt --steps {arguments.steps} "
+        f"--repeats {arguments.repeats}",
         figures={
             "ratio_median": statistics.median(ratios),
             "ratio_target": 0.95,

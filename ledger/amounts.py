@@ -11,7 +11,8 @@ __all__ = ["DECIMALS", "UINT96_MAX", "format_tokens", "parse_tokens"]
 
 DECIMALS = 18
 UINT96_MAX = 2**96 - 1
-_PLAIN = re.compile(r"([0-9]{1,60})(?:\.([0-9]{1,60}))?")
+# 59 digits before the point: with 18 after it, the largest amount still fits into 256 bits.
+_PLAIN = re.compile(r"([0-9]{1,59})(?:\.([0-9]{1,60}))?")
 
 
 def parse_tokens(value: object, *, what: str = "The amount") -> int:

@@ -42,7 +42,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 f"The disk is full: {len(data)} bytes for {path} do not fit.",
-                remedy="Free some space and run the same command again; nothing is lost.",
+                remedy="Free some space and run the same command again: it goes on from what was saved.",
             ) from problem
         raise
     sync_directory(path.parent)

@@ -19,7 +19,7 @@ JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 # Far beyond any of our documents. The interpreter's own guard is no help: with the recursion limit raised, as some
 # libraries do, a file of brackets overflows the C stack and kills the process.
 MAXIMUM_DEPTH = 64
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _ROOT = re.compile(r"0x[0-9a-f]{64}")
 
 
@@ -65,7 +65,10 @@ def parse_json_strict(data: bytes, what: str) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """How deep arrays and objects are nested; exact for valid JSON, at least as much as a parser meets for other."""
+    """How deep arrays and objects are nested; for invalid JSON, at least as deep as a parser gets before it fails.
+
+    Linear in time for any input: a text without an end counts as one that reaches to the end of the document.
+    """
     depth = deepest = 0
     for match in _STRING_OR_BRACKET.finditer(data):
         first = match[0][:1]

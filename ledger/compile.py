@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import solcx
 
 from ledger.atomic import exclusive_lock, write_atomically
@@ -61,17 +60,21 @@ class Artifact:
 def compile_contracts(*, force: bool = False) -> dict[str, Artifact]:
     """All contracts by name, mocks and interfaces included, compiled at most once per version of the sources.
 
+    A package installed from a wheel has no sources; it carries what they were compiled to.
+
     Args:
         force: compile even where a cached result is there.
 
     Raises:
         ToolMissing: there is neither a native solc nor Node with npm's `solc`.
-        ChainError: the sources do not compile, or are not there.
+        ChainError: the sources do not compile, or neither they nor compiled contracts are there.
     """
     contracts = contracts_directory()
+    if contracts is None:
+        return _packaged()
     sources = _read_sources(contracts)
     digest = _source_hash(contracts, sources)
-    path = _cache_directory(contracts) / f"contracts-{digest}.json"
+    path = contracts.parent / "build" / f"contracts-{digest}.json"
     if not force and (cached := _read_cache(path)) is not None:
         return cached
     with exclusive_lock(path.with_suffix(".lock"), timeout=300):
@@ -95,23 +98,32 @@ def load_artifact(name: str) -> Artifact:
         raise ChainError(f"There is no contract {name!r}; there are {', '.join(sorted(artifacts))}.") from None
 
 
-def contracts_directory() -> Path:
-    """Where the Solidity sources are: in the project, or inside the installed package.
-
-    Raises:
-        ChainError: they are in neither place.
-    """
-    package = Path(__file__).resolve().parent
-    for candidate in (package.parent / "contracts", package / "_contracts"):
-        if (candidate / "compiler.json").exists():
-            return candidate
-    raise ChainError(f"The contracts' sources are not beside {package}.", remedy="Install trainledger again.")
+def contracts_directory() -> Path | None:
+    """Where the Solidity sources are, beside the package; None where it was installed without them."""
+    candidate = _package().parent / "contracts"
+    return candidate if (candidate / "compiler.json").exists() else None
 
 
-def _cache_directory(contracts: Path) -> Path:
-    if contracts.name == "contracts":
-        return contracts.parent / "build"
-    return Path(platformdirs.user_cache_dir("trainledger"))
+@cache
+def _packaged() -> dict[str, Artifact]:
+    packaged = _read_cache(_package() / "_artifacts.json")
+    if packaged is None:
+        raise ChainError(
+            f"This trainledger, in {_package()}, has neither the contracts' sources nor compiled contracts.",
+            remedy="Install a wheel that `make wheel` made, or work in a clone of the project.",
+        )
+    return packaged
+
+
+def export_artifacts() -> Path:
+    """Writes the compiled contracts to where a wheel takes them from, and returns that file."""
+    path = _package() / "_artifacts.json"
+    write_atomically(path, _to_json(compile_contracts()))
+    return path
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parent
 
 
 def _read_sources(contracts: Path) -> dict[str, str]:

@@ -103,7 +103,7 @@ class Deployment:
                 f"There is no deployment record at {file}.",
                 remedy="Deploy with `trainledger deploy`, or name a record with --deployment.",
             ) from None
-        except (ValueError, OSError) as problem:
+        except (ValueError, OSError, RecursionError) as problem:
             raise SettingsError(f"The deployment record {file} cannot be read: {problem}.", remedy=_FRESH) from None
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
@@ -111,14 +111,9 @@ class Deployment:
         if missing := sorted(names - set(document)):
             raise SettingsError(f"The deployment record {file} lacks {', '.join(missing)}.", remedy=_FRESH)
         try:
-            parameters = DeploymentParameters(**document["parameters"])
-            addresses: dict[str, Any] = {
-                key: Web3.to_checksum_address(document[key]) for key in (*_CONTRACTS, "deployer")
-            }
+            return _read_record(document)
         except (TypeError, ValueError) as problem:
             raise SettingsError(f"The deployment record {file} is damaged: {problem}.", remedy=_FRESH) from None
-        rest = {**{name: document[name] for name in names - {"parameters"}}, **addresses}
-        return cls(parameters=parameters, **rest)
 
     def check(self, web3: Web3) -> None:
         """Compares the record with the chain and with this version's contracts.
@@ -137,7 +132,7 @@ class Deployment:
             code = bytes(web3.eth.get_code(address, "latest"))
             if not code:
                 raise StaleDeployment(f"There is no contract at {address}, where {name} should be.", remedy=_FRESH)
-            if name not in self.artifact_hashes:
+            if role == "token" and name not in self.artifact_hashes:
                 continue  # a token that was there before
             artifact = artifacts[name]
             if self.artifact_hashes[name] != artifact.code_hash():
@@ -160,6 +155,32 @@ class Deployment:
                 f"{endpoint(web3)}; the record says {self.block_hash}. It is another chain, or it began anew.",
                 remedy=_FRESH,
             )
+
+
+def _read_record(document: Mapping[str, Any]) -> Deployment:
+    """The record that a JSON object describes; ValueError or TypeError where a value is of the wrong kind."""
+    numbers, hashes = document["parameters"], document["artifact_hashes"]
+    if not isinstance(numbers, Mapping) or not isinstance(hashes, Mapping):
+        raise TypeError("parameters or artifact_hashes is not an object")
+    counts = {name: document[name] for name in ("chain_id", "block_number")} | dict(numbers)
+    for name, value in counts.items():
+        if type(value) is not int or not 0 <= value < 2**256:
+            raise ValueError(f"{name} is {value!r}, which is not a whole number")
+    for name, contract in _CONTRACTS.items():
+        if contract not in hashes and name != "token":
+            raise ValueError(f"artifact_hashes lacks {contract}")
+    for name, value in {**hashes, "block_hash": document["block_hash"], "version": document["version"]}.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, which is not a text")
+    addresses: dict[str, Any] = {key: _address(document[key], key) for key in (*_CONTRACTS, "deployer")}
+    rest = {field.name: document[field.name] for field in fields(Deployment) if field.name != "parameters"}
+    return Deployment(parameters=DeploymentParameters(**numbers), **(rest | addresses))
+
+
+def _address(value: object, name: str) -> str:
+    if not isinstance(value, str) or not Web3.is_address(value):
+        raise ValueError(f"{name} is {value!r}, which is not an address")
+    return str(Web3.to_checksum_address(value))
 
 
 def deploy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from eth_abi.exceptions import DecodingError
 from eth_typing import ABIEvent
 from eth_utils.abi import event_abi_to_log_topic
 from web3 import Web3
@@ -79,7 +80,8 @@ def fetch_events(
                 ) from problem
             size = max(1, min(size, end - first + 1) // 2)
             continue
-        for log in logs:
+        # Nodes that gather logs from several sources do not all sort them.
+        for log in sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"])):
             if (event := _decode(web3, decoders, log)) is not None:
                 yield event
         first = end + 1
@@ -120,7 +122,14 @@ def _decode(web3: Web3, decoders: Mapping[tuple[str, bytes], tuple[str, ABIEvent
     if known is None:  # the same event at another of our addresses
         return None
     contract, abi = known
-    data = get_event_data(web3.codec, abi, log)
+    try:
+        data = get_event_data(web3.codec, abi, log)
+    except (Web3Exception, DecodingError, ValueError) as problem:
+        raise ChainError(
+            f"The node at {endpoint(web3)} gives a log of {abi['name']} in block {log['blockNumber']} that cannot be "
+            f"read: {problem}.",
+            remedy="Name another node with --rpc-url.",
+        ) from problem
     return Event(
         contract=contract,
         name=abi["name"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.atomic import exclusive_lock, write_atomically
-from ledger.errors import WalletError
+from ledger.errors import ResourceError, WalletError
 
 if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedTransaction
@@ -20,6 +20,10 @@ __all__ = ["KeyStore", "StoredKey", "Wallet", "is_address"]
 
 # Cost of the scrypt key derivation: 256 MiB and about a second for each guess of a password.
 SCRYPT_COST = 2**18
+# Bounds of what a key file may ask for: eight times the memory and thirty times the work of our own.
+_MOST = {"n": 2**21, "r": 64, "p": 64, "dklen": 1024, "c": 10**8}
+_MOST_WORK = 2**26
+_BYTES = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
@@ -140,9 +144,16 @@ class KeyStore:
         from eth_account import Account
 
         key, document = self._read(self.find(name_or_address).path)
+        if (wrong := _wrong_crypto(document["crypto"])) is not None:
+            raise _malformed(key.path, wrong)
         try:
             secret = Account.decrypt(document, password)
-        except ValueError:
+        except ValueError as error:
+            if "MAC mismatch" not in str(error):  # scrypt, where it does not get its 256 MiB
+                raise ResourceError(
+                    f"The key of account {key.name!r} could not be unlocked: {error}.",
+                    remedy="Unlocking takes 256 MiB of memory for a moment; close other programs and try again.",
+                ) from error
             raise WalletError(
                 f"The password does not open account {key.name!r} ({key.address}).",
                 remedy="Check the password in TRAINLEDGER_PASSWORD or in the password file.",
@@ -190,13 +201,40 @@ class KeyStore:
             document = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise WalletError(f"The key file {path} does not exist.", remedy="Restore it from a backup.") from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise _malformed(path, str(error)) from None
         address = document.get("address") if isinstance(document, dict) else None
         text = "0x" + address.removeprefix("0x") if isinstance(address, str) else ""
         if not is_address(text) or document.get("version") != 3 or "crypto" not in document:
             raise _malformed(path, "it has no address, no crypto section or another version than 3")
         return StoredKey(name=path.stem, address=str(to_checksum_address(text)), path=path), document
+
+
+def _wrong_crypto(crypto: object) -> str | None:
+    """What in the encrypted part cannot be: it would fail deep in a library, be blamed on memory, or take for ever."""
+    if not isinstance(crypto, Mapping):
+        return "its crypto section is no object"
+    cipher, costs = crypto.get("cipherparams"), crypto.get("kdfparams")
+    if not isinstance(cipher, Mapping) or not isinstance(costs, Mapping):
+        return "it lacks cipherparams or kdfparams"
+    texts: dict[str, Any] = {"iv": cipher.get("iv"), "salt": costs.get("salt")} | {
+        key: crypto.get(key) for key in ("ciphertext", "mac")
+    }
+    for name, text in texts.items():
+        if not isinstance(text, str) or _BYTES.fullmatch(text) is None:
+            return f"its {name} is not hexadecimal"
+    if len(texts["iv"].removeprefix("0x")) != 32:
+        return "its iv has not 16 bytes"
+    for name, most in _MOST.items():
+        value = costs.get(name, 1)
+        if type(value) is not int or not 1 <= value <= most:
+            return f"its {name} is not a whole number from 1 to {most}"
+    n = costs.get("n", 2)
+    if n & (n - 1) or n == 1:
+        return "its n is not a power of two"
+    if n * costs.get("r", 1) * costs.get("p", 1) > _MOST_WORK:
+        return "its key derivation would take hours"
+    return None
 
 
 def _malformed(path: Path, reason: str) -> WalletError:

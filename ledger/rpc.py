@@ -15,6 +15,7 @@ from web3.exceptions import BadResponseFormat, Web3Exception
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import RPCEndpoint, RPCResponse
 
+from ledger.answers import wrong_answer
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, WrongChain
 
 # A node that restarts is back within a second or two; a wrong address should not keep anybody waiting longer.
@@ -24,7 +25,10 @@ _FIRST_PAUSE_SECONDS = 0.1
 
 def mask_url(url: str) -> str:
     """The scheme, host and port of `url`: providers put keys in the user part, the path and the query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     host = parts.hostname or ""
     if ":" in host:
         host = f"[{host}]"
@@ -52,7 +56,7 @@ def chain_errors(url: str) -> Iterator[None]:
         raise ChainUnreachable(masked, _reason(problem)) from None
     except requests.exceptions.RequestException as problem:
         raise ChainUnreachable(masked, type(problem).__name__) from None
-    except (BadResponseFormat, UnicodeDecodeError, json.JSONDecodeError):
+    except (BadResponseFormat, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ChainUnreachable(masked, "it did not answer in JSON-RPC") from None
     except ConnectionError as problem:
         raise ChainUnreachable(masked, problem.strerror or type(problem).__name__) from None
@@ -92,6 +96,8 @@ class ChainProvider(HTTPProvider):
             try:
                 with chain_errors(self._url):
                     response = super().make_request(method, params)
+                if (wrong := wrong_answer(method, params, response)) is not None:
+                    raise ChainUnreachable(mask_url(self._url), f"it does not answer as an Ethereum node ({wrong})")
                 if attempt == self._attempts or not _raced(response):
                     return response
             except ChainUnreachable:
@@ -120,12 +126,7 @@ def connect(url: str, *, expected_chain: int | None = None, timeout: float = 10)
         ChainUnreachable: nobody answers, or not in JSON-RPC.
         WrongChain: the endpoint serves another chain.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            f"The RPC URL {mask_url(url) if parts.scheme and parts.hostname else url!r} is not an HTTP address.",
-            remedy="Write it as http://HOST:PORT or https://HOST/PATH.",
-        )
+    _check_url(url)
     web3 = Web3(ChainProvider(url, timeout=timeout))
     # Chains with proof of authority (and some rollups) put more into a block's extra data than web3 otherwise takes.
     web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
@@ -133,6 +134,20 @@ def connect(url: str, *, expected_chain: int | None = None, timeout: float = 10)
     if expected_chain is not None and actual != expected_chain:
         raise WrongChain(expected_chain, actual, mask_url(url))
     return web3
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good, shown = parts.scheme in ("http", "https") and bool(parts.hostname), repr(url)
+        if parts.scheme and parts.hostname:
+            shown = mask_url(url)
+    except ValueError:
+        good, shown = False, "given"
+    if not good:
+        raise SettingsError(
+            f"The RPC URL {shown} is not an HTTP address.", remedy="Write it as http://HOST:PORT or https://HOST/PATH."
+        )
 
 
 def chain_id(web3: Web3) -> int:

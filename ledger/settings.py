@@ -8,21 +8,23 @@ environment only and never show in a repr.
 from __future__ import annotations
 
 import difflib
-import tomllib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from ledger.amounts import parse_tokens
 from ledger.errors import SettingsError, UsageError
+from ledger.toml import parse_toml
 
 __all__ = ["SETTINGS", "Setting", "Settings", "load_settings"]
 
-_DEVICES = ("cpu", "cuda")
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,4})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,12 @@ def _text(value: object, name: str, base: Path) -> str:
 
 
 def _path(value: object, name: str, base: Path) -> Path:
-    if isinstance(value, Path):
-        return (base / value.expanduser()).absolute()
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise _fail(name, value, "a path")
-    return (base / Path(value).expanduser()).absolute()
+    try:
+        return (base / Path(value).expanduser()).absolute()
+    except RuntimeError:  # ~somebody, whom this machine does not know
+        raise _fail(name, value, "a path in a home folder that exists") from None
 
 
 def _store(value: object, name: str, base: Path) -> str:
@@ -120,6 +123,12 @@ def _url(value: object, name: str, base: Path) -> str:
         raise SettingsError(
             f"{name} does not start with http:// or https://.", remedy="Write it like http://127.0.0.1:8545."
         )
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise SettingsError(f"{name} names no host.", remedy="Write it like http://127.0.0.1:8545.")
     return text
 
 
@@ -164,8 +173,7 @@ def _tokens(value: object, name: str, base: Path) -> int:
 
 def _device(value: object, name: str, base: Path) -> str:
     text = _text(value, name, base)
-    kind, _, number = text.partition(":")
-    if kind not in _DEVICES or (":" in text and not number.isdigit()):
+    if _DEVICE.fullmatch(text) is None:
         raise _fail(name, value, "cpu, cuda or cuda:<number>")
     return text
 
@@ -234,7 +242,8 @@ def _from_flags(flags: Mapping[str, object], here: Path) -> dict[str, Any]:
 
 
 def _from_file(home: Path, environ: Mapping[str, str], file: Path | None) -> dict[str, Any]:
-    named = file or (Path(environ["TRAINLEDGER_CONFIG"]).expanduser() if environ.get("TRAINLEDGER_CONFIG") else None)
+    variable = environ.get("TRAINLEDGER_CONFIG")
+    named = file or (_path(variable, "TRAINLEDGER_CONFIG", Path.cwd()) if variable else None)
     path = (named or home / "config.toml").absolute()
     try:
         text = path.read_text(encoding="utf-8")
@@ -247,8 +256,8 @@ def _from_file(home: Path, environ: Mapping[str, str], file: Path | None) -> dic
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"The settings file {path} cannot be read: {error}.") from error
     try:
-        document = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise SettingsError(f"The settings file {path} is not valid TOML: {error}.") from error
     given: dict[str, Any] = {}
     for key, value in document.items():

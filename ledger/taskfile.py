@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +15,7 @@ from typing import Any
 
 from ledger.amounts import UINT96_MAX, format_tokens, parse_tokens
 from ledger.errors import SpecificationError, UsageError
+from ledger.toml import parse_toml
 from ledger.types import Admission
 
 __all__ = ["TaskFile", "check_text", "load_task_file"]
@@ -77,14 +77,16 @@ def load_task_file(path: Path) -> TaskFile:
             error's `field` is its dotted name.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecificationError(
             f"The task file {path} does not exist.", remedy="examples/ has some to start from."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecificationError(f"The task file {path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    try:
+        document = parse_toml(text)
+    except ValueError as error:
         raise SpecificationError(f"The task file {path} is not valid TOML: {error}.") from error
     values: dict[str, Any] = {}
     _refuse_unknown(document, [*_SECTIONS, "data", "program"], prefix="")
@@ -216,10 +218,10 @@ def _amount(*, positive: bool) -> Callable[[object, str], int]:
 
 
 def _loss(value: object, name: str) -> float:
-    number = float(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else math.nan
-    if not 0 <= number < 1e6:  # also refuses NaN
+    number = Decimal(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else Decimal("nan")
+    if number.is_nan() or not 0 <= number < 10**6:
         raise SpecificationError(f"{name} is {_shown(value)}, which is not a loss from 0 to 1000000.", field=name)
-    return number
+    return float(number)
 
 
 def _kind(value: object, name: str) -> Admission:

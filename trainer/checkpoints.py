@@ -60,7 +60,7 @@ def write_state_file(state: State, local: Path) -> None:
         if any(reason in str(error) for reason in ("os error 28", "os error 122")):
             raise ResourceError(
                 f"The disk is full: {local} cannot be written.",
-                remedy="Free some space and run the same command again; nothing is lost.",
+                remedy="Free some space and run the same command again: it goes on from what was saved.",
             ) from error
         raise DataError(f"The state cannot be written to {local}: {error}.") from error
 
@@ -133,6 +133,7 @@ def _verified(local: Path, root: bytes, layout: StateLayout) -> State:
     return state
 
 
+_EXPORT_BEGINS = "A checkpoint of the trainledger state 0x"
 _EXPORT_README = """\
 A checkpoint of the trainledger state {root}, after {step} optimizer steps.
 
@@ -162,10 +163,14 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
     """
     layout = StateLayout.of(program)
     check_state(state, layout)
-    if directory.exists() and any(directory.iterdir()) and not (directory / "config.json").exists():
-        raise UsageError(f"{directory} is not empty and holds no export.", remedy="Name another folder with --to.")
+    if directory.exists() and not _may_be_written(directory):
+        raise UsageError(f"{directory} is no empty folder and holds no export.", remedy="Name another with --to.")
     root = root_hex(state_root(state.values()))
-    (directory / "model").mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    # First: whatever a killed export left can be told from another's files by it.
+    write_atomically(directory / "README", _EXPORT_README.format(root=root, step=step_of(state)).encode())
+    (directory / "config.json").unlink(missing_ok=True)
+    (directory / "model").mkdir(exist_ok=True)
     weights = {n.removeprefix(PARAMETER): t for n, t in state.items() if n.startswith(PARAMETER)}
     temporary = directory / ".model.safetensors.part"
     save_file(weights, temporary, metadata={"format": "pt"})
@@ -177,7 +182,6 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
     needed = program.evaluation_windows * program.context + 1
     write_atomically(directory / "heldout.bin", np.ascontiguousarray(dataset.heldout[:needed]).tobytes())
     write_atomically(directory / "tokenizer.json", dataset.tokenizer_file)
-    write_atomically(directory / "README", _EXPORT_README.format(root=root, step=step_of(state)).encode())
     described = program.to_mapping()
     config = {
         "state_root": root,
@@ -193,3 +197,13 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
     # Last: it marks the folder as a whole export.
     write_atomically(directory / "config.json", json.dumps(config, indent=2).encode() + b"\n")
     return directory
+
+
+def _may_be_written(directory: Path) -> bool:
+    """Whether a path is an empty folder, or one that an earlier export began."""
+    if not directory.is_dir():
+        return False
+    try:
+        return (directory / "README").read_text().startswith(_EXPORT_BEGINS)
+    except (OSError, UnicodeDecodeError):
+        return not any(directory.iterdir())

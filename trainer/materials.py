@@ -5,6 +5,7 @@ Everything comes from a store that nobody trusts, so everything is checked again
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -108,15 +109,24 @@ def _parse_specification(path: str, data: bytes, task: Task) -> TaskSpecificatio
     return specification
 
 
-def fetch_materials(description: Description, store: BlobStore, cache: Path) -> Materials:
+def fetch_materials(
+    description: Description,
+    store: BlobStore,
+    cache: Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Materials:
     """Adds the data set, fetched part by part into `cache` (resumable) and verified.
+
+    `progress` is given (part, bytes so far, bytes in all) of each download; what it raises ends the download, which
+    goes on from there the next time.
 
     Raises:
         BlobMissing, BlobCorrupt: a part of the data set, named.
         SpecificationError: the data set does not fit the program.
         ResourceError: the disk is full.
     """
-    dataset = fetch_dataset(description.specification.dataset, store, cache / "datasets")
+    dataset = fetch_dataset(description.specification.dataset, store, cache / "datasets", progress=progress)
     check_program(description.program, dataset)
     return Materials(
         task=description.task,

@@ -32,11 +32,6 @@ class Posting:
     initial: State
     base_loss: float
 
-    @property
-    def program_parameters(self) -> int:
-        """Elements of the model's parameters."""
-        return self.layout.parameter_count
-
 
 def check_limits(file: TaskFile, *, minimum_bond: int, minimum_window: int, minimum_lease: int) -> None:
     """Compares a task file with the deployment's limits (wei, seconds).

@@ -166,7 +166,7 @@ contract LedgerInvariantsTest is Fixture {
     /// forge-config: default.fuzz.runs = 4
     /// forge-config: full.fuzz.runs = 40
     function testFuzz_handler_everyActionSucceeds(uint256 seed) public {
-        for (uint256 i = 0; i < 1500; ++i) {
+        for (uint256 i = 0; i < 3000; ++i) {
             _act(uint256(keccak256(abi.encode(seed, i))));
         }
         string[19] memory actions = [
@@ -198,6 +198,11 @@ contract LedgerInvariantsTest is Fixture {
         assertSolvent();
     }
 
+    /// @dev Games are few in a run, so their ends take turns.
+    function _fallIsDue() private view returns (bool) {
+        return _handler.done("harmless verdict") > _handler.done("fall");
+    }
+
     function _act(uint256 luck) private {
         uint256 action = luck % 17;
         (uint256 which, uint256 amount) = ((luck >> 8) % 64, luck >> 16);
@@ -208,7 +213,7 @@ contract LedgerInvariantsTest is Fixture {
         else if (action == 8) _handler.expireLease(which);
         else if (action == 9) _handler.closeTask(which, luck >> 64 & 31);
         else if (action == 10) _handler.openGame(which);
-        else if (action == 11) _handler.settleGame(which, amount & 1 == 1);
+        else if (action == 11) _handler.settleGame(which, _fallIsDue());
         else if (action == 12) _handler.withdraw(which);
         else if (action == 13) _handler.requestUnbond(which, amount % 3 ether);
         else if (action == 14) _handler.completeUnbond(which);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ledger.amounts import format_tokens, parse_tokens
+from ledger.amounts import UINT96_MAX, format_tokens, parse_tokens
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, table
 from ledger.errors import SettingsError, StaleDeployment, UsageError, WrongChain
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["deployment_document", "print_deployment", "register"]
 
 _UINT128_MAX = 2**128 - 1
+_YEAR = 365 * 24 * 3600  # the contracts take no longer period
 
 
 def register(app: CommandApp) -> None:
@@ -30,13 +31,13 @@ def register(app: CommandApp) -> None:
 def deploy(
     context: CommandContext,
     unbonding_delay: Annotated[
-        int | None, typer.Option(help="Seconds between asking for stake and getting it.", min=0, max=2**40)
+        int | None, typer.Option(help="Seconds between asking for stake and getting it.", min=1, max=_YEAR)
     ] = None,
     minimum_bond: Annotated[str | None, typer.Option(help="Least bond of a task, in tokens.", metavar="AMOUNT")] = None,
     minimum_window: Annotated[
-        int | None, typer.Option(help="Least challenge window, in seconds.", min=1, max=2**32 - 1)
+        int | None, typer.Option(help="Least challenge window, in seconds.", min=1, max=_YEAR)
     ] = None,
-    minimum_lease: Annotated[int | None, typer.Option(help="Least lease, in seconds.", min=1, max=2**32 - 1)] = None,
+    minimum_lease: Annotated[int | None, typer.Option(help="Least lease, in seconds.", min=1, max=_YEAR)] = None,
     supply: Annotated[
         str | None, typer.Option(help="Tokens minted to the account, where no --token is given.", metavar="AMOUNT")
     ] = None,
@@ -70,10 +71,10 @@ def deploy(
         context,
         {
             "unbonding_delay": unbonding_delay,
-            "minimum_bond": None if minimum_bond is None else parse_tokens(minimum_bond, what="--minimum-bond"),
+            "minimum_bond": None if minimum_bond is None else _within(minimum_bond, "--minimum-bond", UINT96_MAX),
             "minimum_window": minimum_window,
             "minimum_lease": minimum_lease,
-            "token_supply": None if supply is None else _supply(supply),
+            "token_supply": None if supply is None else _within(supply, "--supply", _UINT128_MAX),
         },
     )
     existing = context.address(token) if token is not None else None
@@ -113,12 +114,12 @@ def _parameters(context: CommandContext, given: dict[str, int | None]) -> Deploy
     return replace(default, **changes)
 
 
-def _supply(text: str) -> int:
-    wei = parse_tokens(text, what="--supply")
-    if not 0 < wei <= _UINT128_MAX:
+def _within(text: str, option: str, most: int) -> int:
+    wei = parse_tokens(text, what=option)
+    if not 0 < wei <= most:
         raise UsageError(
-            f"--supply is {text}; it must be more than 0 and at most {format_tokens(_UINT128_MAX)} tokens.",
-            remedy="Give a supply in that range.",
+            f"{option} is {text}; it must be more than 0 and at most {format_tokens(most)} tokens.",
+            remedy="Give an amount in that range.",
         )
     return wei
 

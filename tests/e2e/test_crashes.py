@@ -19,7 +19,7 @@ from trainer.materials import open_materials
 
 pytestmark = pytest.mark.chain
 
-LONG = {"rounds": 1, "steps": 3000}  # some seconds of training, so that something can go wrong in the middle
+LONG = {"rounds": 1, "steps": 1500}  # some seconds of training, so that something can go wrong in the middle
 
 
 _honest: dict[bytes, bytes] = {}
@@ -76,7 +76,7 @@ def test_worker_killed_and_started_again_submits_the_same_root_once(stage: Stage
     worker = stage.worker("alice", *words)
     worker.wait_for(moment)
     if moment == "progress":
-        time.sleep(0.5)  # some snapshots later
+        time.sleep(0.3)  # some snapshots later
     worker.kill()
     slot = stage.client("deployer").slot(task, 0)
     # After "published" the submission may or may not have gone out: both must be gone on from.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,14 @@ def test_parse_json_strict_depth_counts_no_brackets_in_texts() -> None:
     assert parse_json_strict(b"[" * 64 + b"]" * 64, "It") is not None
     text = "[" * 1000 + '"{'
     assert parse_json_strict(canonical_json({"a": text, "b": [text]}), "It") == {"a": text, "b": [text]}
+
+
+def test_parse_json_strict_texts_without_end_take_linear_time() -> None:
+    started = time.monotonic()
+    for hostile in (b'"' + b'\\"' * 500_000, b'["\\' * 500_000, b'"a' * 500_001):
+        with pytest.raises(SpecificationError):
+            parse_json_strict(hostile, "It")
+    assert time.monotonic() - started < 10  # quadratic time would be hours
 
 
 def test_root_hex_and_parse_root_are_inverse() -> None:

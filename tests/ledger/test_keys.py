@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,19 @@ def test_unlock_unsupported_cipher_is_refused(keystore: KeyStore) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(WalletError, match="not an encrypted key"):
         keystore.unlock("cow", "moo")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its address space")
+def test_unlock_without_memory_does_not_blame_the_password(tmp_path: Path) -> None:
+    KeyStore(tmp_path).new("alice", "secret")
+    script = (
+        "import sys, resource\nfrom pathlib import Path\n"
+        "from ledger.keys import KeyStore\nfrom ledger.errors import ResourceError\n"
+        "import eth_account\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))\n"
+        "try: KeyStore(Path(sys.argv[1])).unlock('alice', 'secret')\n"
+        "except (ResourceError, MemoryError) as error: print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "ResourceError"

@@ -137,3 +137,17 @@ def test_round_to_float32_ties_even_infinity_and_nan() -> None:
     assert round_to_float32(1 + 3 * 2**-24) == 1 + 2**-22
     assert round_to_float32(1e39) == float("inf")
     assert round_to_float32(float("nan")) != round_to_float32(float("nan"))
+
+
+def test_initialise_keeps_variance_and_starts_nearly_even() -> None:
+    config = TransformerConfig(layers=2, heads=4, width=128, tied_embeddings=False)
+    model = build_model(config, vocabulary=200, context=32)
+    initialise(model, seed=1, layers=2)
+    deviations = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.dim() == 2}
+    assert deviations["embedding.weight"] == pytest.approx(0.02, rel=0.05)
+    assert deviations["output.projection.weight"] == pytest.approx(0.02, rel=0.05)
+    assert deviations["blocks.1.feed_forward.widen.weight"] == pytest.approx(128**-0.5, rel=0.05)
+    assert deviations["blocks.1.feed_forward.output.weight"] == pytest.approx((512 * 4) ** -0.5, rel=0.05)
+    assert deviations["blocks.0.attention.output.weight"] == pytest.approx((128 * 4) ** -0.5, rel=0.05)
+    inputs = torch.randint(200, (4, 32), generator=torch.Generator().manual_seed(1))
+    assert model(inputs, inputs.roll(-1, dims=1)).item() == pytest.approx(torch.tensor(200.0).log().item(), abs=0.1)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 MEASURE = """
-import resource, sys
+import sys
 from types import SimpleNamespace
 import numpy as np
 from trainer.engine.segment import run_segment
@@ -18,7 +18,8 @@ mapping = {
     "batch_size": int(sys.argv[4]), "context": int(sys.argv[5]), "evaluation_windows": 16, "evaluation_batch": 16,
 }
 program = TrainingProgram.from_task_file(mapping, vocabulary=int(sys.argv[6]), total_steps=20)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # not ru_maxrss, which a child takes over from the process that started it
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()
 run_segment(program, data, initial_state(program), steps=2)
 print(estimate(program).memory_bytes, peak() - before)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "worker"))
 from worker_bench import TinyTask, publish_tiny_task  # the worker's tests' helpers lie beside these
 from worker_fakes import ALICE, REQUESTER  # as above
 

@@ -141,6 +141,10 @@ def test_speed_record_remembers_and_survives_damage(tmp_path: Path) -> None:
     assert record.seconds_per_step(b"p" * 32, "cpu") == 0.5
     assert record.seconds_per_step(b"p" * 32, "cuda") is None
     assert record.seconds_per_step(b"q" * 32, "cpu") is None
+    record.note(b"r" * 32, "cpu", seconds=1.0, steps=1)
+    record.forget(b"r" * 32, "cpu")
+    assert record.seconds_per_step(b"r" * 32, "cpu") is None
+    assert record.seconds_per_step(b"p" * 32, "cpu") == 0.5
     (tmp_path / "speeds.json").write_text("{broken")
     assert record.seconds_per_step(b"p" * 32, "cpu") is None
     record.note(b"p" * 32, "cpu", seconds=1.0, steps=10)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
 
 from trainer.worker.progress import JsonReporter, RoundProgress, TextReporter, duration, progress_line
+from trainer.worker.round import _SmoothLoss
 
 
 def progress(step: int, *, loss: float = 2.5) -> RoundProgress:
@@ -72,3 +74,11 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_progress_line_short_leaves_out_the_place() -> None:
     assert progress_line(progress(3), short=True).startswith("3/100, loss")
+
+
+def test_smooth_loss_follows_the_losses_without_their_noise() -> None:
+    smooth = _SmoothLoss()
+    assert smooth.add(4.0, steps=2) == 4.0
+    noisy = [smooth.add(3.0 + (0.5 if step % 4 == 0 else -0.5), steps=step) for step in range(4, 400, 2)]
+    assert all(abs(value - 3.0) < 0.1 for value in noisy[60:])
+    assert math.isnan(smooth.add(math.nan, steps=400))

@@ -6,36 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from worker_bench import Bench, Recorder, TinyTask, bench, publish_tiny_task
-from worker_fakes import ALICE, BOB, TOKEN, FakeLedger
+from worker_bench import Bench, TinyTask, bench, publish_tiny_task
+from worker_fakes import ALICE, BOB, TOKEN, FakeLedger, kinds
 
-from ledger.errors import LeaseLost, ResourceError
 from ledger.performance import pay_for
 from ledger.types import Admission, SlotStatus
 from trainer.commit.states import state_root
-from trainer.worker.progress import RoundProgress
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> TinyTask:
-    return publish_tiny_task(tmp_path / "store")
-
-
-@pytest.fixture
-def ledger(task: TinyTask) -> FakeLedger:
-    ledger = FakeLedger()
-    ledger.post(task.parameters)
-    for owner in (ALICE, BOB):
-        ledger.stake(owner, 20 * TOKEN)
-    return ledger
-
-
-def submitted(ledger: FakeLedger) -> list[bytes]:
-    return [write[4] for write in ledger.writes if write[0] == "submit"]  # type: ignore[misc]  # roots, by construction
-
-
-def kinds(ledger: FakeLedger) -> list[str]:
-    return [str(write[0]) for write in ledger.writes]
+from trainer.worker.machine import SpeedRecord
+from trainer.worker.session import worker_folder
 
 
 def test_run_one_worker_takes_a_task_to_its_end(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
@@ -85,252 +63,6 @@ def test_run_alone_waits_its_turn_and_says_so(task: TinyTask, ledger: FakeLedger
     made.worker.run()
     turns = [fields for event, _, fields in made.recorder.said if event == "waiting" and fields["reason"] == "turn"]
     assert len(turns) == 2  # before the second and third round, each said once
-
-
-@pytest.mark.parametrize("again", [0, 7])
-def test_run_killed_in_training_submits_the_same_roots(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path, again: int
-) -> None:
-    class Killed(BaseException):
-        """Stands for kill -9: nothing in the worker may catch it."""
-
-    recorder = Recorder()
-
-    def die(progress: RoundProgress) -> None:
-        if progress.step > again and (made.home / "workers").rglob("*.safetensors"):
-            raise Killed
-
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder, snapshot_seconds=0.0)
-    recorder.on_progress = die
-    with pytest.raises(Killed):
-        made.worker.run()
-    assert kinds(ledger) == ["claim"]
-    resumed = bench(ledger, tmp_path, task, ALICE)
-    resumed.worker.run()
-    honest = [state_root(state.values()) for state in task.states(3)]
-    assert submitted(ledger) == honest[1:]
-    assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
-    assert "resumed" in resumed.recorder.events
-
-
-@pytest.mark.parametrize("where", ["published", "submitted"])
-def test_run_killed_around_the_submission_submits_once(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path, where: str
-) -> None:
-    class Killed(BaseException):
-        """Stands for kill -9."""
-
-    def die(event: str) -> None:
-        if event == where:
-            raise Killed
-
-    recorder = Recorder(on_say=die)
-    with pytest.raises(Killed):
-        bench(ledger, tmp_path, task, ALICE, recorder=recorder).worker.run()
-    resumed = bench(ledger, tmp_path, task, ALICE)
-    resumed.worker.run()
-    assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
-    # The trained state was taken from the snapshot: round 0 was not trained again.
-    assert {progress.round for progress in resumed.recorder.steps} == {1, 2}
-
-
-def test_run_interrupted_keeps_the_step_and_says_how_to_go_on(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-    recorder.on_progress = lambda progress: made.stop.request() if progress.step == 5 else None
-    with pytest.raises(Exception, match="Step 5 of 12 is kept") as caught:
-        made.worker.run()
-    assert caught.value.exit_code == 130  # type: ignore[attr-defined]  # Interrupted has it; pytest types Exception
-    resumed = bench(ledger, tmp_path, task, ALICE)
-    resumed.worker.run()
-    assert resumed.recorder.steps[0].step == 6
-    assert submitted(ledger)[0] == state_root(task.states(1)[1].values())
-
-
-def test_run_lease_over_in_training_claims_again_and_goes_on(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder, poll_seconds=0.01)
-
-    def lose(progress: RoundProgress) -> None:
-        if progress.round == 0 and progress.step == 4 and not recorder.texts("lease-lost"):
-            ledger.advance(1000)
-            wait_until_watch_sees_it()
-
-    def wait_until_watch_sees_it() -> None:
-        import time
-
-        time.sleep(0.3)
-
-    recorder.on_progress = lose
-    made.worker.run()
-    assert "ran out" in recorder.texts("lease-lost")[0]
-    assert "Step 4 of 12 is kept" in recorder.texts("lease-lost")[0]
-    assert kinds(ledger) == ["claim", "claim", "submit", "finalise", *["claim", "submit", "finalise"] * 2]
-    steps = [progress.step for progress in recorder.steps if progress.round == 0]
-    assert steps == sorted(set(steps))  # no step was done twice
-    assert ledger.books.burned == TOKEN
-    assert submitted(ledger)[0] == state_root(task.states(1)[1].values())
-
-
-def test_run_slot_taken_after_the_lease_leaves_the_other_alone(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder, idle_exit=50.0, exit_when_done=False)
-    other = bench(ledger, tmp_path, task, BOB)
-
-    def take(progress: RoundProgress) -> None:
-        if progress.step == 12 and progress.round == 0:
-            ledger.advance(1000)
-            other.chain.claim(
-                ledger.books.tasks[1], 0, base_root=task.parameters.initial_state_root, attempt=1, worker=BOB
-            )
-
-    recorder.on_progress = take
-    made.worker.run()
-    assert BOB in recorder.texts("lease-lost")[0]
-    assert kinds(ledger) == ["claim", "claim"]
-    assert ledger.books.slots[(1, 0)].worker == BOB
-
-
-def test_run_claim_lost_by_the_chain_is_made_again(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
-    recorder = Recorder()
-    before = ledger.save()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-
-    def roll_back(progress: RoundProgress) -> None:
-        if progress.step == 12 and progress.round == 0 and kinds(ledger) == ["claim"]:
-            ledger.restore(before)
-
-    recorder.on_progress = roll_back
-    made.worker.run()
-    assert "no longer on the chain" in recorder.texts("lease-lost")[0]
-    assert kinds(ledger) == ["claim", "claim", "submit", "finalise", *["claim", "submit", "finalise"] * 2]
-    assert [progress.step for progress in recorder.steps if progress.round == 0] == list(range(1, 13))
-
-
-def test_run_submission_lost_by_the_chain_is_made_again(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-    kept = []
-
-    def note(event: str) -> None:
-        if event == "published" and not kept:
-            kept.append(ledger.save())
-        if event == "submitted" and len(kept) == 1:
-            kept.append(kept[0])
-            ledger.restore(kept[0])
-
-    recorder.on_say = note
-    made.worker.run()
-    assert "submission-gone" in recorder.events
-    roots = submitted(ledger)
-    assert roots[0] == roots[1] == state_root(task.states(1)[1].values())
-    assert ledger.books.tasks[1].complete
-
-
-def test_run_chain_down_in_training_trains_on_and_submits_later(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-
-    def break_chain(progress: RoundProgress) -> None:
-        ledger.down = ledger.down or (progress.round == 0 and progress.step == 3)
-
-    def mend() -> None:
-        ledger.down = ledger.down and len(recorder.texts("chain-lost")) == 0
-
-    recorder.on_progress = break_chain
-    made.stop.while_waiting = mend
-    made.worker.run()
-    assert "trained state is kept" in recorder.texts("chain-lost")[0]
-    assert submitted(ledger)[0] == state_root(task.states(1)[1].values())
-    assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
-
-
-def test_run_submission_that_landed_without_an_answer_is_success(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    made = bench(ledger, tmp_path, task, ALICE)
-    real, failed = made.chain.submit, []
-
-    def submit(*arguments: object, **named: object) -> None:
-        real(*arguments, **named)  # type: ignore[arg-type]  # passed through as they came
-        if not failed:
-            failed.append(1)
-            ledger.down = True
-            ledger.read()
-
-    made.chain.submit = submit  # type: ignore[method-assign,assignment]  # the fault under test
-    made.stop.while_waiting = lambda: setattr(ledger, "down", False)
-    made.worker.run()
-    assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
-
-
-def test_run_disk_full_while_keeping_a_snapshot_raises_resource_error(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import errno
-    from typing import IO
-
-    from trainer.worker import snapshots
-
-    made = bench(ledger, tmp_path, task, ALICE, snapshot_seconds=0.0)
-    whole, calls = snapshots.write_tensors, []
-
-    def full(file: IO[bytes], *arguments: object) -> None:
-        calls.append(1)
-        if len(calls) == 3:
-            file.write(b"half of a")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        whole(file, *arguments)  # type: ignore[arg-type]  # passed through as they came
-
-    monkeypatch.setattr(snapshots, "write_tensors", full)
-    with pytest.raises(ResourceError, match="No space left on device"):
-        made.worker.run()
-    assert not list(made.home.rglob("*.partial"))
-    monkeypatch.undo()
-    bench(ledger, tmp_path, task, ALICE).worker.run()
-    assert submitted(ledger) == [state_root(state.values()) for state in task.states(3)[1:]]
-
-
-def test_run_out_of_memory_raises_resource_error_and_goes_on_later(
-    task: TinyTask, ledger: FakeLedger, tmp_path: Path
-) -> None:
-    recorder = Recorder()
-
-    def exhaust(progress: RoundProgress) -> None:
-        if progress.step == 8:
-            raise MemoryError
-
-    recorder.on_progress = exhaust
-    with pytest.raises(ResourceError, match="Out of memory"):
-        bench(ledger, tmp_path, task, ALICE, recorder=recorder, snapshot_seconds=0.0).worker.run()
-    resumed = bench(ledger, tmp_path, task, ALICE)
-    resumed.worker.run()
-    assert resumed.recorder.steps[0].step > 1
-    assert submitted(ledger) == [state_root(state.values()) for state in task.states(3)[1:]]
-
-
-def test_run_a_damaged_snapshot_is_not_trained_on(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-    recorder.on_progress = lambda progress: made.stop.request() if progress.step == 5 else None
-    with pytest.raises(Exception, match="is kept"):
-        made.worker.run()
-    (path,) = (made.home / "workers").rglob("snapshots/**/*.safetensors")
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-    resumed = bench(ledger, tmp_path, task, ALICE)
-    resumed.worker.run()
-    assert resumed.recorder.steps[0].step == 1
-    assert submitted(ledger)[0] == state_root(task.states(1)[1].values())
 
 
 def test_run_corrupt_dataset_is_named_and_nothing_is_claimed(
@@ -425,29 +157,6 @@ def test_run_a_closed_task_is_left(task: TinyTask, ledger: FakeLedger, tmp_path:
     assert ledger.writes == []
 
 
-def test_lease_lost_names_its_exit_code() -> None:
-    assert LeaseLost("x").exit_code == 7
-
-
-def test_run_earned_follows_a_chain_that_goes_back(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
-    recorder = Recorder()
-    made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)
-    kept = []
-
-    def note(event: str) -> None:
-        if event == "submitted" and not kept:
-            kept.append(ledger.save())
-        if event == "paid" and len(kept) == 1:
-            kept.append(kept[0])
-            ledger.restore(kept[0])  # the first round's finalisation is gone
-
-    recorder.on_say = note
-    summary = made.worker.run()
-    assert kinds(ledger)[:4] == ["claim", "submit", "finalise", "finalise"]
-    assert summary.earned == ledger.books.credit[ALICE] == 30 * TOKEN
-    assert summary.rounds_paid == 3
-
-
 def test_run_keeps_only_the_newest_base_states(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
     made = bench(ledger, tmp_path, task, ALICE)
     made.worker.run()
@@ -456,21 +165,39 @@ def test_run_keeps_only_the_newest_base_states(task: TinyTask, ledger: FakeLedge
     assert not list((made.home / "workers").rglob("snapshots/**/*.safetensors"))
 
 
-def test_run_a_node_that_refuses_for_a_moment_is_asked_again(
+def test_run_losing_the_race_for_a_slot_is_nothing_unusual(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
+    made, other = bench(ledger, tmp_path, task, ALICE), bench(ledger, tmp_path, task, BOB)
+
+    def be_faster(method: str) -> None:
+        if method == "claim" and not ledger.writes:
+            ledger.before_write = lambda method: None
+            base = task.parameters.initial_state_root
+            other.chain.claim(ledger.books.tasks[1], 0, base_root=base, attempt=0, worker=BOB)
+
+    ledger.before_write = be_faster
+    made.worker.run()
+    assert made.recorder.texts("waiting")[:2] == [
+        "Task 1: another worker was faster with round 0.",
+        f"Task 1: round 0 is leased to {BOB} for 97 s more.",
+    ]
+    # Bob never came back: his lease ran out, and alice did the round.
+    assert [ledger.books.lineage[(1, at)].worker for at in range(3)] == [ALICE] * 3
+    assert ledger.books.burned == TOKEN
+
+
+def test_run_measures_again_after_a_moment_that_made_the_machine_look_slow(
     task: TinyTask, ledger: FakeLedger, tmp_path: Path
 ) -> None:
-    from ledger.errors import ChainError
-
     made = bench(ledger, tmp_path, task, ALICE)
-    real, calls = made.chain.block_number, []
-
-    def refuse() -> int:
-        calls.append(1)
-        if len(calls) == 2:
-            raise ChainError("The node is behind.")
-        return real()
-
-    made.chain.block_number = refuse  # type: ignore[method-assign]  # the fault under test
-    made.worker.run()
-    assert made.recorder.texts("chain-lost") == ["The node is behind. Asking again until it answers."]
-    assert ledger.books.tasks[1].complete
+    # What a trial on a machine busy with something else leaves behind: 100 s a step, of a lease of 100 s.
+    SpeedRecord(worker_folder(made.home, ALICE) / "speeds.json").note(
+        task.program.root, "cpu", seconds=1200.0, steps=12
+    )
+    summary = made.worker.run()
+    assert [event for event in made.recorder.events if event in ("waiting", "measured", "claimed")][:3] == [
+        "waiting",
+        "measured",
+        "claimed",
+    ]
+    assert "the lease lasts 100 s" in made.recorder.texts("waiting")[0]
+    assert summary.rounds_paid == 3

@@ -271,3 +271,11 @@ class FakeChain:
         books.slots[(task, round_number)] = dataclasses.replace(held, status=SlotStatus.FINALISED)
         books.tasks[task] = dataclasses.replace(current, current_round=round_number + 1)
         self.ledger.writes.append(("finalise", task, round_number, attempt, state_root))
+
+
+def submitted(ledger: FakeLedger) -> list[bytes]:
+    return [write[4] for write in ledger.writes if write[0] == "submit"]  # type: ignore[misc]  # roots, by construction
+
+
+def kinds(ledger: FakeLedger) -> list[str]:
+    return [str(write[0]) for write in ledger.writes]

@@ -46,6 +46,10 @@ def generate(
 
     if not prompt:
         raise UsageError("--prompt is empty; a model needs something to go on from.", remedy="Give a letter at least.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # an argument that is not UTF-8 comes with lone surrogates in it
+        raise UsageError("--prompt is not UTF-8 text.", remedy="Give it in UTF-8.") from error
     client = context.client()
     materials = open_materials(client, task, context.settings.store_url, context.settings.home / "cache")
     chosen = pick_state(client, materials.task, round_number, root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,11 @@ from ledger.cli import task_app
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount
 from ledger.errors import InsufficientFunds, UsageError
+
+if TYPE_CHECKING:
+    from ledger.client import LedgerClient
+    from ledger.spec import TaskFile
+    from trainer.posting import Posting
 
 __all__ = ["register"]
 
@@ -52,54 +57,68 @@ def create(
         minimum_window=client.minimum_window(),
         minimum_lease=client.minimum_lease(),
     )
-    balance = client.token_balance(client.address)
-    if balance < task_file.total_reward:
-        raise InsufficientFunds(
-            client.address,
-            client.token_symbol,
-            balance,
-            task_file.total_reward,
-            remedy="Get more tokens (on the local chain `trainledger account fund` gives some), or lower the reward.",
-        )
+    balance = _check_balance(client, task_file)
     context.say("Preparing the data set and the first state …")
     posting = prepare_posting(task_file)
-    parameters = posting.parameters
-    running = None if again else client.find_task(parameters.specification_hash, client.address)
-    if running is not None:
-        there = client.task(running)
-        if not (there.complete or there.closed):
-            raise UsageError(
-                f"You have posted this very task already: it is task {running}, in round {there.current_round}.",
-                remedy=f"See `trainledger task show {running}`, or post it once more with --again.",
-            )
+    if not again:
+        _refuse_running(client, posting.parameters.specification_hash)
     store = BlobStore(context.settings.store_url, cache=context.settings.home / "cache")
-    symbol = client.token_symbol
-    document = {
-        "task": None,
-        "specification_hash": root_hex(parameters.specification_hash),
-        "program_root": root_hex(parameters.program_root),
-        "dataset_root": root_hex(parameters.dataset_root),
-        "initial_state_root": root_hex(parameters.initial_state_root),
-        "parameters": posting.program_parameters,
-        "base_loss": posting.base_loss if math.isfinite(posting.base_loss) else None,
-        "escrow": amount(parameters.total_reward),
-        "store": store.url,
-    }
+    document = _document(posting, store.url)
+    reward = posting.parameters
     context.say(
         f"Data set: {len(posting.dataset.train):,} tokens to train on, {len(posting.dataset.heldout):,} held out. "
-        f"Model: {posting.program_parameters:,} parameters, held-out loss {posting.base_loss:.4f} before training.\n"
-        f"Escrow: {format_tokens(parameters.total_reward)} {symbol} ({parameters.rounds} rounds of "
-        f"{format_tokens(parameters.slot_reward)}), out of {format_tokens(balance)}."
+        f"Model: {posting.layout.parameter_count:,} parameters, held-out loss {posting.base_loss:.4f} untrained.\n"
+        f"Escrow: {format_tokens(reward.total_reward)} {client.token_symbol} ({reward.rounds} rounds of "
+        f"{format_tokens(reward.slot_reward)}), out of {format_tokens(balance)}."
     )
     if dry_run:
         context.emit(document, lambda console: console.print("Dry run: nothing was published or posted."))
         return
     publish_posting(posting, store)
-    number = client.post_task(parameters, store.url)
-    document["task"] = number
+    number = client.post_task(posting.parameters, store.url)
     context.emit(
-        document,
+        document | {"task": number},
         lambda console: console.print(
             f"Posted task {number}. Workers find it by themselves; watch it with `trainledger task show {number}`."
         ),
     )
+
+
+def _check_balance(client: LedgerClient, file: TaskFile) -> int:
+    """The requester's tokens, wei; refuses before anything is prepared where they do not cover the reward."""
+    balance = client.token_balance(client.address)
+    if balance < file.total_reward:
+        raise InsufficientFunds(
+            client.address,
+            client.token_symbol,
+            balance,
+            file.total_reward,
+            remedy="Get more tokens (on the local chain `trainledger account fund` gives some), or lower the reward.",
+        )
+    return balance
+
+
+def _refuse_running(client: LedgerClient, specification_hash: bytes) -> None:
+    """The chain itself is the journal of what was posted: a command that was killed after posting finds its task."""
+    number = client.find_task(specification_hash, client.address)
+    task = None if number is None else client.task(number)
+    if task is not None and not (task.complete or task.closed):
+        raise UsageError(
+            f"You have posted this very task already: it is task {task.number}, in round {task.current_round}.",
+            remedy=f"See `trainledger task show {task.number}`, or post it once more with --again.",
+        )
+
+
+def _document(posting: Posting, store_url: str) -> dict[str, Any]:
+    parameters = posting.parameters
+    return {
+        "task": None,
+        "specification_hash": root_hex(parameters.specification_hash),
+        "program_root": root_hex(parameters.program_root),
+        "dataset_root": root_hex(parameters.dataset_root),
+        "initial_state_root": root_hex(parameters.initial_state_root),
+        "parameters": posting.layout.parameter_count,
+        "base_loss": posting.base_loss if math.isfinite(posting.base_loss) else None,
+        "escrow": amount(parameters.total_reward),
+        "store": store_url,
+    }

@@ -17,9 +17,11 @@ _DROPPED = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(cod
 
 
 def clean_text(text: str) -> str:
-    """Line ends to a line feed, control characters but line feed and tab dropped, a byte-order mark dropped, NFC."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", text.translate(_DROPPED))
+    """Line ends to a line feed, control characters but line feed and tab dropped, byte-order marks at the
+    start dropped, NFC.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_DROPPED)
+    return unicodedata.normalize("NFC", text.lstrip("\ufeff"))
 
 
 def read_corpus(source: str | Sequence[str], *, limit_bytes: int | None = None, folder: Path | None = None) -> str:
@@ -77,6 +79,16 @@ def _standard_library() -> Iterator[str]:
 
 
 def _files(source: str, folder: Path) -> list[Path]:
+    try:
+        return _found(source, folder)
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us; ~ of nobody
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise SpecificationError(
+            f"data.source {source!r} cannot be looked up: {reason.rstrip('.')}.", field="data.source"
+        ) from error
+
+
+def _found(source: str, folder: Path) -> list[Path]:
     start = folder / Path(source).expanduser()
     if start.is_file():
         return [start]

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from ledger.canonical import parse_json_strict
 from ledger.errors import BlobCorrupt, SpecificationError
 from trainer.engine.batches import Tokens
 
 BYTE_FILE = b"byte"
 MAXIMUM_VOCABULARY = 65_536
 _PIECE = 1 << 20  # characters encoded at a time; bounds memory, and is part of how a BPE cuts text
+# All of a BPE's file but its vocabulary and merges (formats §5).
+_BYTE_LEVEL = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+_FILE: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {**_BYTE_LEVEL, "add_prefix_space": False},
+    "post_processor": None,
+    "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
+}
+_MODEL: dict[str, Any] = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
 
 
 class Tokenizer(Protocol):
@@ -107,11 +130,39 @@ def tokenizer_from_bytes(name: str, data: bytes) -> Tokenizer:
         return ByteTokenizer()
     if name != BPETokenizer.name:
         raise BlobCorrupt("tokenizer.json", f"the tokenizer {name!r} is not known")
+    _check_file(data)
     try:
         inner = HuggingFaceTokenizer.from_str(data.decode())
     except Exception as error:  # the package raises plain Exception for every fault of the file
         raise BlobCorrupt("tokenizer.json", f"it cannot be read ({error})") from error
     return BPETokenizer(inner)
+
+
+def _check_file(data: bytes) -> None:
+    """Raises BlobCorrupt for a file of any other kind than `BPETokenizer.to_bytes` writes.
+
+    The package reads many kinds, and some of a stranger's would end this process (a panic of its native code), drop
+    text, or give tokens outside the vocabulary.
+    """
+    try:
+        document = parse_json_strict(data, "the file")
+    except SpecificationError as error:
+        raise BlobCorrupt("tokenizer.json", f"it cannot be read ({error.problem.rstrip('.')})") from error
+    if not isinstance(document, Mapping) or not isinstance(document.get("model"), Mapping):
+        raise BlobCorrupt("tokenizer.json", "it cannot be read (it is no object with a model)")
+    model = dict(document["model"])
+    vocabulary = model.pop("vocab", None)
+    model.pop("merges", None)  # compared with the vocabulary by the package
+    for given, known in (({**document, "model": None}, {**_FILE, "model": None}), (model, _MODEL)):
+        for name in sorted(given.keys() | known.keys()):
+            if name not in given or name not in known or given[name] != known[name]:
+                raise BlobCorrupt("tokenizer.json", f"its {name} is not that of a byte-level BPE")
+    if not isinstance(vocabulary, Mapping) or not all(type(number) is int for number in vocabulary.values()):
+        raise BlobCorrupt("tokenizer.json", "its vocab is no table of numbers")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))) or len(vocabulary) > MAXIMUM_VOCABULARY:
+        raise BlobCorrupt("tokenizer.json", f"its tokens are not numbered from 0 to at most {MAXIMUM_VOCABULARY - 1}")
+    if not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
+        raise BlobCorrupt("tokenizer.json", "some bytes have no token")
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ledger.amounts import format_tokens
+from ledger.cli.output import loss_value
 from ledger.client import LedgerClient
 from ledger.errors import TrainledgerError
 from ledger.performance import bits_float, pay_for
 from ledger.types import Checkpoint, VaultTotals
 from trainer.demo.commands import Commands
+from trainer.demo.runs import short_path
 from trainer.demo.workers import WorkerProcess
 
 
@@ -50,7 +52,7 @@ class Report:
                 {
                     "round": point.round,
                     "worker": point.worker,
-                    "heldout_loss": bits_float(point.heldout_loss),
+                    "heldout_loss": loss_value(point.heldout_loss),
                     "state_root": "0x" + point.state_root.hex(),
                     "paid": str(paid),
                 }
@@ -159,13 +161,13 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
     console.print("\n[bold]The last checkpoint writes:[/]")
     for line in report.sample.splitlines():
         console.print(f"  {line}", markup=False, highlight=False)
-    folder = commands.run.folder
+    folder = short_path(commands.run.folder)
     console.print("\n[bold]Try next[/]")
     for words, what in (
         (f"trainledger up --home {folder}", "the same chain again, in a terminal of its own; then:"),
         (f"trainledger rewards --home {folder} --account worker-1", "who earned what, by which submission"),
         (f"trainledger verify {report.task} --all --home {folder}", "replay the whole task"),
-        (f"trainledger checkpoint export {report.task} out --home {folder}", "the model, for plain PyTorch"),
+        (f"trainledger checkpoint export {report.task} --to out --home {folder}", "the model, for plain PyTorch"),
         ("python examples/query_rewards.py --help", "the same figures with web3 alone"),
     ):
         console.print(f"  {words}\n      {what}", markup=False, highlight=False, soft_wrap=True)

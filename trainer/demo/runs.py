@@ -48,3 +48,11 @@ def open_run(home: Path) -> Run:
     run.folder.mkdir()
     write_atomically(run.password_file, secrets.token_hex(16).encode(), mode=0o600)
     return run
+
+
+def short_path(path: Path) -> str:
+    """The path as a user would type it: relative where it lies below the current folder."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

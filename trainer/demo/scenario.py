@@ -14,12 +14,13 @@ from ledger.anvil import LocalChain
 from ledger.cli.common import CommandContext
 from ledger.cli.local import adopt_or_deploy
 from ledger.client import LedgerClient
-from ledger.errors import ChainUnreachable
+from ledger.errors import ChainUnreachable, SpecificationError
 from ledger.settings import load_settings
+from ledger.spec import load_task_file
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
 from trainer.demo.report import Report, make_report, print_report
-from trainer.demo.runs import Run, open_run
+from trainer.demo.runs import Run, open_run, short_path
 from trainer.demo.workers import WorkerProcess
 
 WORKERS = ("worker-1", "worker-2")
@@ -30,12 +31,23 @@ _TASK_FILE = Path(__file__).with_name("task.toml")
 
 
 class Demonstration:
-    """One run of the demonstration. Each step looks at what is already there, so a killed run goes on."""
+    """One run of the demonstration. Each step looks at what is already there, so a killed run goes on.
+
+    Raises:
+        SpecificationError: the task file is wrong, or has fewer rounds than there are workers.
+    """
 
     def __init__(self, home: Path, console: Console, *, task_file: Path = _TASK_FILE) -> None:
         self.home = home
         self.console = console
         self.task_file = task_file
+        rounds = load_task_file(task_file).rounds
+        if rounds < len(WORKERS):
+            raise SpecificationError(
+                f"task.rounds is {rounds}, and the demonstration has {len(WORKERS)} workers to pay.",
+                field="task.rounds",
+                remedy=f"Give it {len(WORKERS)} rounds at least.",
+            )
         self.run: Run = open_run(home)
         self._verified: set[tuple[int, bytes]] = set()
 
@@ -46,7 +58,7 @@ class Demonstration:
             TrainledgerError: a step failed, or the money does not add up to the wei.
         """
         if self.run.resumed:
-            self.console.print(f"Going on with the demonstration in {self.run.folder}.", markup=False)
+            self.console.print(f"Going on with the demonstration in {short_path(self.run.folder)}.", markup=False)
         with LocalChain(self.run.folder, self._port()) as chain:
             self.run.note(port=chain.port)
             return self._play_on(chain, Commands(self.run, chain.rpc_url, self.console))
@@ -81,7 +93,9 @@ class Demonstration:
         settings = load_settings({"home": self.run.folder, "rpc_url": chain.rpc_url}, {})
         context = CommandContext(settings=settings, command="trainledger demo")
         deployment, folder = adopt_or_deploy(context, chain)
-        self.console.print(f"  The local chain runs at {chain.rpc_url}. Contracts (record in {folder}):", markup=False)
+        self.console.print(
+            f"  The local chain runs at {chain.rpc_url}. Contracts (record in {short_path(folder)}):", markup=False
+        )
         for name in ("ledger", "vault", "token", "game"):
             self.console.print(f"  {name:<7} {getattr(deployment, name)}", markup=False)
         return LedgerClient(context.web3, deployment)
@@ -110,7 +124,7 @@ class Demonstration:
         if noted is None and posted:  # killed between posting and noting it
             noted = max(posted)
         if noted is None or noted not in posted:
-            commands.say("task", "create", str(self.task_file), "--account", REQUESTER)
+            commands.say("task", "create", short_path(self.task_file), "--account", REQUESTER)
             noted = max(int(task["task"]) for task in commands.ask("task", "list"))
         else:
             commands.say("task", "show", str(noted))
@@ -125,7 +139,8 @@ class Demonstration:
         ]
         if client.task(task).complete:
             return workers
-        commands.show(*words, "WORKER   (twice, each in a process of its own)")
+        for name in WORKERS:
+            commands.show(*words, name)
         with _stopping(workers):
             for worker in workers:
                 worker.start()

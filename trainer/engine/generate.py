@@ -11,6 +11,9 @@ from trainer.engine.determinism import set_determinism
 from trainer.engine.state import model_of
 from trainer.program.description import TrainingProgram
 
+# Below the smallest float32 there is nothing to divide by: only the likeliest token is left.
+_NO_CHANCE = torch.finfo(torch.float32).tiny
+
 
 @torch.no_grad()
 def generate(
@@ -34,7 +37,7 @@ def generate(
     """
     if not prompt or not all(0 <= token < program.vocabulary for token in prompt):
         raise ValueError(f"the prompt needs tokens from 0 to {program.vocabulary - 1}")
-    if tokens < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+    if tokens < 0 or not temperature >= 0 or (top_k is not None and top_k < 1):
         raise ValueError(f"tokens={tokens}, temperature={temperature}, top_k={top_k} is out of range")
     set_determinism(program.threads)
     model = model_of(program, state).eval()
@@ -50,7 +53,7 @@ def generate(
 def _choose(logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
     if not bool(logits.isfinite().all()):
         raise ValueError("the model's logits are not finite: its training diverged")
-    if temperature == 0:
+    if temperature < _NO_CHANCE:
         return int(logits.argmax().item())
     if top_k is not None and top_k < logits.numel():
         kept, places = logits.topk(top_k)

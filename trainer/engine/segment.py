@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from ledger.errors import ResourceError
 from trainer.engine.batches import TokenData, batch
-from trainer.engine.determinism import set_determinism
+from trainer.engine.determinism import check_device, set_determinism
 from trainer.engine.evaluate import heldout_loss
 from trainer.engine.schedule import learning_rate
 from trainer.engine.state import State, capture, check_state, step_of, training_objects
@@ -91,7 +91,7 @@ def run_segment(
         should_stop: true ends the segment early, with `completed` false.
 
     Raises:
-        ResourceError: memory ran out. SettingsError: see `set_determinism`.
+        ResourceError: memory ran out. SettingsError: see `check_device` and `set_determinism`.
         ValueError: the state does not follow the program's layout, or no window fits the data.
     """
     if steps < 0 or report_every < 1:
@@ -100,6 +100,7 @@ def run_segment(
     start = step_of(state)
     if start + steps > MAXIMUM_STEPS:
         raise ValueError(f"step {start + steps} is beyond the last one, {MAXIMUM_STEPS}")
+    check_device(device)
     set_determinism(program.threads)
     with _memory_errors(program):
         run = _Run(program, dataset, state, slot=slot, device=device)

@@ -18,10 +18,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+import fsspec
 from fsspec.core import url_to_fs
 
 from ledger.atomic import sync_directory, write_atomically
-from ledger.errors import BlobCorrupt, BlobMissing, DataError, ResourceError, SettingsError, ToolMissing
+from ledger.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    DataError,
+    ResourceError,
+    SettingsError,
+    ToolMissing,
+    TrainledgerError,
+)
 
 _PIECE = 4 * 1024 * 1024
 _ATTEMPTS = 4
@@ -48,22 +57,29 @@ class BlobStore:
     """
 
     def __init__(self, url: str, *, cache: Path | None = None, timeout: float = 60.0, pause: float = 0.5) -> None:
-        self.url = masked(url)
+        try:
+            self.url = masked(url)
+        except ValueError as error:
+            raise SettingsError(f"The store's URL cannot be read: {error}.") from error
         self.cache = cache
         self._timeout = timeout
         self._pause = pause
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         try:
             if protocol == "file":
-                url = os.path.abspath(url.removeprefix("file://"))
-            self._fs, self._root = url_to_fs(url)
+                # Not parsed any further: a folder's name may hold what would be a chain of URLs elsewhere.
+                self._fs, self._root = fsspec.filesystem("file"), os.path.abspath(url.removeprefix("file://"))
+            elif "::" in url:
+                raise ValueError("it is a chain of URLs")
+            else:
+                self._fs, self._root = url_to_fs(url)
         except ImportError as error:
             extra = _EXTRAS.get(protocol)
             raise ToolMissing(
                 f"Stores at {protocol}:// need a package that is not installed: {error}.",
                 remedy=f"Run: pip install 'trainledger[{extra}]'." if extra else "Install it.",
             ) from error
-        except ValueError as error:
+        except Exception as error:  # every kind of store has errors of its own for URLs that it does not like
             raise SettingsError(f"The store {self.url} cannot be used: {error}.") from error
         self._local = protocol == "file"
         self._whole = protocol in _WHOLE_OBJECT_PROTOCOLS
@@ -209,8 +225,17 @@ class BlobStore:
             if error.errno in _FULL:
                 raise ResourceError(
                     f"The store {self.url} is full: {path} does not fit.",
-                    remedy="Free some space there and run the same command again; nothing is lost.",
+                    remedy="Free some space there and run the same command again: it goes on from what was saved.",
                 ) from error
+            raise _Unreachable(f"{type(error).__name__}: {error}") from error
+        except NotImplementedError as error:
+            raise DataError(
+                f"The store {self.url} cannot do what {path} needs; it may be readable only.",
+                remedy="Name another store with --store.",
+            ) from error
+        except Exception as error:  # clients of remote stores have errors of their own, which are no OSError
+            if self._local or isinstance(error, TrainledgerError):
+                raise
             raise _Unreachable(f"{type(error).__name__}: {error}") from error
 
 
@@ -227,7 +252,7 @@ def _writing(local: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise ResourceError(
                 f"The disk is full: {local} cannot be written.",
-                remedy="Free some space and run the same command again; nothing is lost.",
+                remedy="Free some space and run the same command again: it goes on from what was saved.",
             ) from error
         raise DataError(f"{local} cannot be written: {error.strerror or error}.") from error
 

@@ -51,6 +51,10 @@ class Board:
         """Wei of this worker's rounds that became final since it started."""
         return sum(self._paid.values())
 
+    def paid_for(self, task: int, round_number: int) -> int:
+        """Wei of one of this worker's rounds that became final since it started; 0 for any other."""
+        return self._paid.get((task, round_number), 0)
+
     @property
     def rounds_paid(self) -> int:
         return len(self._paid)

@@ -60,6 +60,12 @@ class SpeedRecord:
         kept = dict(list(record.items())[-_REMEMBERED:])
         write_atomically(self._path, json.dumps(kept, indent=1).encode())
 
+    def forget(self, program_root: bytes, device: str) -> None:
+        """Drops what was remembered, so that the next look measures again."""
+        record = self._read()
+        if record.pop(f"{device} {program_root.hex()}", None) is not None:
+            write_atomically(self._path, json.dumps(record, indent=1).encode())
+
     def _read(self) -> dict[str, object]:
         try:
             value = json.loads(self._path.read_text())

@@ -19,7 +19,10 @@ from ledger.amounts import format_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class RoundProgress:
-    """Where a round stands. `step` of `steps` are done; loss in nats per token; `earned` in wei, this session."""
+    """Where a round stands: `step` of `steps` are done.
+
+    `loss` is in nats per token, smoothed over the last steps; `earned` in wei, since this worker started.
+    """
 
     task: int
     round: int

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
-from ledger.errors import ChainError, ContractReverted, LeaseLost, ResourceError, TransactionFailed
+from ledger.errors import ChainError, ContractReverted, DataError, LeaseLost, ResourceError, TransactionFailed
 from ledger.performance import bits_float
 from ledger.types import SlotStatus
 from trainer.checkpoints import save_state
@@ -58,6 +59,22 @@ class RoundDone:
     loss_bits: int
 
 
+class _SmoothLoss:
+    """Mean of the last steps' losses, the older ones counting less: one batch's loss says little about training."""
+
+    def __init__(self, *, memory_steps: float = 25.0) -> None:
+        self._memory = memory_steps
+        self._sum = self._weight = 0.0
+        self._seen = 0
+
+    def add(self, loss: float, *, steps: int) -> float:
+        """The mean after a loss measured at step number `steps`; not finite once a loss is not."""
+        fade = math.exp((self._seen - steps) / self._memory)
+        self._seen = steps
+        self._sum, self._weight = self._sum * fade + loss, self._weight * fade + 1.0
+        return self._sum / self._weight
+
+
 class RoundRunner:
     """Trains and submits leased rounds of one worker."""
 
@@ -91,7 +108,7 @@ class RoundRunner:
         trained = prepared.snapshot
         if trained is None or trained.stage != "trained":
             trained = self._train(prepared, lease)
-        self._publish(prepared, trained)
+        self._publish(prepared, trained, lease)
         return self._submit(prepared, trained, lease)
 
     def _train(self, prepared: Prepared, lease: Lease) -> Snapshot:
@@ -104,8 +121,11 @@ class RoundRunner:
                 prepared.key, attempt=lease.attempt, base_step=base_step, stage="training", state=state
             )
 
+        smooth = _SmoothLoss()
+
         def show(report: StepReport) -> None:
-            self._reporter.progress(self._progress(report, lease, before=before, asked=asked))
+            loss = smooth.add(report.loss, steps=report.done)
+            self._reporter.progress(self._progress(report, lease, loss=loss, before=before, asked=asked))
 
         with LeaseWatch(self._chain, lease, self._reporter, poll_seconds=self._options.poll_seconds) as watch:
             try:
@@ -147,24 +167,34 @@ class RoundRunner:
         speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._options.device)
         return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
 
-    def _progress(self, report: StepReport, lease: Lease, *, before: int, asked: int) -> RoundProgress:
+    def _progress(self, report: StepReport, lease: Lease, *, loss: float, before: int, asked: int) -> RoundProgress:
         seconds = max(report.seconds, 1e-9)
         return RoundProgress(
             task=lease.task,
             round=lease.round,
             step=before + report.done,
             steps=asked,
-            loss=report.loss,
+            loss=loss,
             tokens_per_second=report.tokens / seconds,
             eta_seconds=(report.total - report.done) * seconds / report.done,
             earned=self._earned(),
         )
 
-    def _publish(self, prepared: Prepared, trained: Snapshot) -> None:
-        """Puts the state into the store before anybody can be told its root."""
+    def _publish(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> None:
+        """Puts the state into the store before anybody is told its root. A store that is down is waited for."""
         materials = prepared.materials
-        began = time.monotonic()
-        root = save_state(materials.store, trained.state, materials.layout)
+        began, pause, silent = time.monotonic(), self._options.poll_seconds, False
+        while True:
+            try:
+                root = save_state(materials.store, trained.state, materials.layout)
+                break
+            except DataError as error:
+                if not silent:
+                    self._reporter.say(
+                        "store-lost", f"{error.problem} The trained state is kept; trying again.", task=lease.task
+                    )
+                silent, pause = True, min(LONGEST_PAUSE, pause * 2)
+                self._wait_for_store(lease, pause)
         if root != trained.root:  # memory that flips bits; a submission of either root would be disputed
             raise ResourceError(
                 f"The state changed while it was saved: {root_hex(trained.root)} became {root_hex(root)}.",
@@ -177,6 +207,21 @@ class RoundRunner:
             round=prepared.key.round,
             state_root=root,
         )
+
+    def _wait_for_store(self, lease: Lease, seconds: float) -> None:
+        """Waits while the lease stands. Raises LeaseLost when it does not, and what a stop asks for."""
+        if self._stop.requested:
+            raise self._stop.error(remedy=f"The trained state is kept. {RESUME}")
+        self._stop.wait(seconds)
+        try:
+            slot = self._chain.slot(lease.task, lease.round, lease.slot)
+            problem = lease_problem(lease, slot, self._chain.chain_time())
+        except ChainError as error:
+            if not is_outage(error):
+                raise
+            return
+        if problem is not None:
+            raise LeaseLost(problem, remedy="The trained state is kept, in case the slot comes back.")
 
     def _submit(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> RoundDone:
         done = RoundDone(

@@ -35,6 +35,8 @@ from trainer.worker.workshop import Workshop
 
 # After a refused claim a task is left alone for so many looks: whoever was faster has taken it, or a ticket is hard.
 _REFUSED_POLLS = 3
+# What a claim meets that somebody else's claim or finalisation came before.
+_RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase"})
 _TICKET_PIECE_SECONDS = 20.0
 # A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
 _ODD_ANSWERS = 4
@@ -169,7 +171,9 @@ class Worker:
         self._snapshots.remove_before(dataclasses.replace(done.key, round=done.round + 1))
         self._reporter.say(
             "paid",
-            f"Round {done.round} of task {done.task} is final; {format_tokens(self._board.earned)} tokens earned.",
+            f"Round {done.round} of task {done.task} is final and pays "
+            f"{format_tokens(self._board.paid_for(done.task, done.round))} tokens; "
+            f"{format_tokens(self._board.earned)} earned so far.",
             task=done.task,
             round=done.round,
             earned=str(self._board.earned),
@@ -293,7 +297,7 @@ class Worker:
                 ticket=ticket,
             )
         except (ContractReverted, TransactionFailed) as refusal:
-            return Reason("refused", f"the claim was refused: {refusal}", (task.current_round, type(refusal).__name__))
+            return _why_refused(refusal, task.current_round)
         lease = self._lease(view)
         self._reporter.say(
             "claimed",
@@ -339,7 +343,11 @@ class Worker:
     def _show(self, reasons: dict[int, Reason]) -> None:
         for number, reason in changed(reasons, self._shown).items():
             self._reporter.say(
-                "waiting", f"Task {number}: {reason.text}.", task=number, reason=reason.code, detail=reason.text
+                "waiting",
+                f"Task {number}: {reason.text.rstrip('.')}.",
+                task=number,
+                reason=reason.code,
+                detail=reason.text,
             )
         self._shown.update(reasons)
 
@@ -355,3 +363,11 @@ class Worker:
             return True
         idle = self._options.idle_exit
         return idle is not None and self._clock() - self._active_at >= idle
+
+
+def _why_refused(refusal: ContractReverted | TransactionFailed, round_number: int) -> Reason:
+    """A refused claim in words; losing the race for a slot is the usual one."""
+    error = refusal.error if isinstance(refusal, ContractReverted) else type(refusal).__name__
+    if error in _RACES:
+        return Reason("raced", f"another worker was faster with round {round_number}", (round_number,))
+    return Reason("refused", f"the claim was refused: {refusal}", (round_number, error))

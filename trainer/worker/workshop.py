@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.errors import BlobMissing, DataError, SpecificationError
+from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
@@ -30,6 +32,8 @@ _TRIAL_STEPS = 4
 _STATES_ON_DISK = 4
 _KEPT_MATERIALS = 2
 _KEPT_BASES = 2
+# Seconds between two lines about a download.
+_DOWNLOAD_NEWS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +150,32 @@ class Workshop:
                 base_step=snapshot.base_step,
                 snapshot=snapshot,
             )
-        state = load_state(materials.store, key.base_root, materials.layout, self._bases)
+        watch = self._download_watch()
+        state = load_state(
+            materials.store,
+            key.base_root,
+            materials.layout,
+            self._bases,
+            progress=lambda done, total: watch("the first state", done, total),
+        )
         self._forget_old_bases()
         return Prepared(key=key, materials=materials, start=state, base_step=step_of(state), snapshot=None)
+
+    def _download_watch(self) -> Callable[[str, int, int], None]:
+        """Shows the progress of long downloads, and ends them (to be gone on with later) when asked to stop."""
+        shown_at = self._clock()
+
+        def watch(what: str, done: int, total: int) -> None:
+            nonlocal shown_at
+            if self._stop.requested:
+                raise self._stop.error(remedy=RESUME)
+            if self._clock() - shown_at >= _DOWNLOAD_NEWS:
+                shown_at = self._clock()
+                self._reporter.say(
+                    "downloading", f"Downloading {what}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB.", done=done
+                )
+
+        return watch
 
     def _forget_old_bases(self) -> None:
         """Keeps the disk from filling with the states of rounds long past."""
@@ -163,12 +190,18 @@ class Workshop:
         if known is not None and known.task.parameters == task.parameters:
             return known
         hint = self._chain.store_url(task.number)
-        store = self._open_store(judge_store(hint, self._store_url, self._options.allowed_stores) or self._store_url)
+        named = judge_store(hint, self._store_url, self._options.allowed_stores)
+        try:
+            store = self._open_store(named or self._store_url)
+        except (SettingsError, ToolMissing) as error:
+            if named is None:
+                raise
+            return Reason("store", f"the store that it names cannot be used: {error}", (named,))
         description = fetch_description(task, store)
         short = self._too_large(description)
         if short is not None:
             return short
-        materials = fetch_materials(description, store, self._cache)
+        materials = fetch_materials(description, store, self._cache, progress=self._download_watch())
         self._materials.pop(digest, None)
         while len(self._materials) >= _KEPT_MATERIALS:
             self._materials.pop(next(iter(self._materials)))
@@ -196,12 +229,16 @@ class Workshop:
         speed = self._speeds.seconds_per_step(program.root, self._options.device)
         if speed is None:
             speed = self._measure(prepared.materials, prepared.start)
-        return judge_speed(
+        reason = judge_speed(
             prepared.materials.task.parameters,
             self._options,
             seconds_per_step=speed,
             steps_left=prepared.steps_left,
         )
+        if reason is not None:
+            # Other programs may have kept the machine busy just then: a refusal must not outlive its cause.
+            self._speeds.forget(program.root, self._options.device)
+        return reason
 
     def _measure(self, materials: Materials, state: State) -> float:
         """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step."""
@@ -219,8 +256,9 @@ class Workshop:
         )
         if not result.completed:
             raise self._stop.error(remedy=RESUME)
-        # The first step warms up allocators and caches.
-        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0]
+        # The first step warms up allocators and caches; of the others the middle one, for a moment's stall is no speed.
+        steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        step = statistics.median(steps) if steps else times[0]
         total = step * asked + (result.seconds - times[-1])
         self._speeds.note(materials.program.root, self._options.device, seconds=total, steps=asked)
         self._reporter.say(

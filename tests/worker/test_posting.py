@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_bench import TEXT
+
+from ledger.errors import SpecificationError
+from ledger.performance import float_bits
+from ledger.spec import TaskFile, load_task_file
+from trainer.materials import fetch_description, fetch_materials
+from trainer.posting import check_limits, prepare_posting, publish_posting
+from trainer.store import BlobStore
+
+FILE = """
+[task]
+title = "t"
+rounds = {rounds}
+steps_per_round = 5
+[reward]
+slot_reward = "2.5"
+bond = "1"
+lease_fee = "0"
+{losses}
+[timing]
+lease_seconds = 10
+challenge_window_seconds = 20
+[data]
+source = "text.txt"
+[program]
+context = 8
+batch_size = 2
+evaluation_windows = 4
+evaluation_batch = 4
+threads = 1
+[program.model]
+kind = "{kind}"
+layers = 1
+heads = 1
+width = 8
+"""
+
+
+def task_file(folder: Path, *, rounds: int = 2, losses: str = "", kind: str = "transformer") -> TaskFile:
+    (folder / "text.txt").write_bytes(TEXT)
+    path = folder / "task.toml"
+    path.write_text(FILE.format(rounds=rounds, losses=losses, kind=kind))
+    return load_task_file(path)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+def test_prepare_posting_commits_to_what_it_publishes(tmp_path: Path, kind: str) -> None:
+    posting = prepare_posting(task_file(tmp_path, losses="target_loss = 2.0", kind=kind))
+    store = BlobStore(str(tmp_path / "store"))
+    publish_posting(posting, store)
+    publish_posting(posting, store)  # a command that was killed is run again
+    from ledger.types import Task
+
+    task = Task(number=1, parameters=posting.parameters, requester="0x", current_round=0, closed=False)
+    materials = fetch_materials(fetch_description(task, store), store, tmp_path / "cache")
+    assert materials.program.root == posting.parameters.program_root
+    assert materials.program.schedule.total_steps == 10
+    assert posting.parameters.total_reward == 5 * 10**18
+    assert posting.parameters.base_loss == float_bits(posting.base_loss)
+    assert 4.0 < posting.base_loss < 8.0  # a model that knows nothing: about log 256
+
+
+def test_prepare_posting_is_the_same_every_time(tmp_path: Path) -> None:
+    first, second = (prepare_posting(task_file(tmp_path)) for _ in range(2))
+    assert first.parameters == second.parameters
+    assert (first.parameters.base_loss, first.parameters.target_loss) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"losses": "target_loss = 9.5"}, "reward.target_loss"),
+        ({"rounds": 2**23}, "task.rounds"),
+    ],
+)
+def test_prepare_posting_refuses_what_could_never_work(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        prepare_posting(task_file(tmp_path, **changes))
+    assert caught.value.field == field
+
+
+def test_prepare_posting_takes_the_requesters_base_loss(tmp_path: Path) -> None:
+    posting = prepare_posting(task_file(tmp_path, losses="target_loss = 2.0\nbase_loss = 3.5"))
+    assert posting.parameters.base_loss == float_bits(3.5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        ({"minimum_bond": 10**18 + 1}, "reward.bond"),
+        ({"minimum_window": 21}, "timing.challenge_window_seconds"),
+        ({"minimum_lease": 11}, "timing.lease_seconds"),
+    ],
+)
+def test_check_limits_names_the_field(tmp_path: Path, limits: dict[str, int], field: str) -> None:
+    file = task_file(tmp_path)
+    least = {"minimum_bond": 10**18, "minimum_window": 20, "minimum_lease": 10}
+    check_limits(file, **least)
+    with pytest.raises(SpecificationError) as caught:
+        check_limits(file, **(least | limits))
+    assert caught.value.field == field
