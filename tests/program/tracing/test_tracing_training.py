@@ -71,7 +71,9 @@ def test_loss_and_gradients_agree_with_torch(name: str) -> None:
     assert after[STEP].item() == 1
     norm = torch.stack([one.norm() for one in gradients.values()]).norm()
     apart = torch.stack([(after["moment1." + key] - one).norm() for key, one in gradients.items()]).norm()
-    assert apart < 1e-3 * norm
+    # 13 bits of the largest element of a row leave a relative error of about 2**-13 to each product; through the layers
+    # of these models, forwards and backwards, that comes to one or two thousandths of the gradient.
+    assert apart < 2.5e-3 * norm
 
 
 def test_fewer_bits_give_coarser_gradients() -> None:

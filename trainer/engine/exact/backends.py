@@ -50,7 +50,7 @@ def _by_float64(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
     step = max(1, 2 ** (53 - (bits_a - 1) - (bits_b - 1)))
     parts = [
         (left.to(torch.float64) @ right.to(torch.float64).mT).to(torch.int64)
-        for left, right in zip(a.split(step, 1), b.split(step, 1), strict=True)
+        for left, right in zip(torch.split(a, step, 1), torch.split(b, step, 1), strict=True)
     ]
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
@@ -59,7 +59,7 @@ def _by_float32(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
     """Slices of K so short that every partial sum is below 2^24, each exact in float32 in any order."""
     step = max(1, 2 ** (24 - (bits_a - 1) - (bits_b - 1)))
     total = torch.zeros(a.shape[0], b.shape[0], dtype=torch.int64, device=a.device)
-    for left, right in zip(a.split(step, 1), b.split(step, 1), strict=True):
+    for left, right in zip(torch.split(a, step, 1), torch.split(b, step, 1), strict=True):
         total += (left.to(torch.float32) @ right.to(torch.float32).mT).to(torch.int64)
     return total
 
@@ -84,7 +84,7 @@ def _int8_parts(rows: Tensor, bits: int) -> list[tuple[int, Tensor]]:
 def _int8_product(a: Tensor, b: Tensor) -> Tensor:
     step = 2**17  # 127 * 127 * 2^17 is below 2^31
     total = torch.zeros(a.shape[0], b.shape[0], dtype=torch.int64, device=a.device)
-    for left, right in zip(a.split(step, 1), b.split(step, 1), strict=True):
+    for left, right in zip(torch.split(a, step, 1), torch.split(b, step, 1), strict=True):
         rows, columns, length = left.shape[0], right.shape[0], left.shape[1]
         left = _pad(left, max(_LEAST_ROWS, _up(rows)), _up(length))
         right = _pad(right, _up(columns), _up(length))

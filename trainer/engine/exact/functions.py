@@ -1,4 +1,4 @@
-"""exp, log, tanh and their like as kernels of primitives: the same bits everywhere, within a few units in the last place.
+"""exp, log, tanh and their like as kernels of primitives: the same bits everywhere, close to the true values.
 
 Range reduction and minimax polynomials in the style of Cephes (Moshier); the error function after Numerical Recipes
 (Press et al., 6.2), with an odd polynomial near zero. What counts as the function is the kernel, to the bit.

@@ -7,8 +7,9 @@ of its own number, so a kernel cannot loop, branch or touch memory, and its cost
 from __future__ import annotations
 
 import enum
+import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,22 @@ _OPERANDS = {
 }
 
 
+_FLOAT_PAIRS: dict[Op, Callable[[Tensor, Tensor], Tensor]] = {
+    Op.FADD: operator.add,
+    Op.FSUB: operator.sub,
+    Op.FMUL: operator.mul,
+    Op.FDIV: operator.truediv,
+}
+_INTEGER_PAIRS: dict[Op, Callable[[Tensor, Tensor], Tensor]] = {
+    Op.IADD: operator.add,
+    Op.ISUB: operator.sub,
+    Op.IMUL: operator.mul,
+    Op.AND: operator.and_,
+    Op.OR: operator.or_,
+    Op.XOR: operator.xor,
+}
+
+
 def operands_of(op: Op) -> int:
     """How many registers an operation reads."""
     return _OPERANDS.get(op, 2)
@@ -102,7 +119,7 @@ class Kernel:
                     raise ValueError(f"instruction {number} reads register {register}, which is not an earlier one")
 
     def encode(self) -> bytes:
-        """Eight bytes an instruction: operation, zero, three big-endian u16; a CONST keeps its word in the last four."""
+        """Eight bytes an instruction: operation, zero, three big-endian u16; a CONST has its word in the last four."""
         words = []
         for one in self.instructions:
             b, c = (one.word >> 16, one.word & 0xFFFF) if one.op is Op.CONST else (one.b, one.c)
@@ -150,8 +167,10 @@ def run_kernel(kernel: Kernel, inputs: Sequence[Tensor]) -> Tensor:
     registers: list[Tensor] = []
     for one in kernel.instructions:
         registers.append(_step(one, registers, inputs, device))
-    shape = torch.broadcast_shapes(*(x.shape for x in inputs), registers[-1].shape)
-    return registers[-1].expand(shape).contiguous()
+    # A result may depend on fewer axes than the inputs have together.
+    every = torch.broadcast_tensors(registers[-1], *inputs)  # type: ignore[no-untyped-call]  # torch gives it no types
+    result: Tensor = every[0].contiguous()
+    return result
 
 
 def _step(one: Instruction, registers: list[Tensor], inputs: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -181,14 +200,12 @@ def _float_step(op: Op, words: list[Tensor]) -> Tensor:
         return whole.to(torch.int32)
     if op is Op.FSQRT:
         return square_root(x[0]).view(torch.int32)
-    result = {Op.FADD: torch.add, Op.FSUB: torch.sub, Op.FMUL: torch.mul, Op.FDIV: torch.div}[op](x[0], x[1])
-    return canonical_nan(result).view(torch.int32)
+    return canonical_nan(_FLOAT_PAIRS[op](x[0], x[1])).view(torch.int32)
 
 
 def _integer_step(op: Op, a: Tensor, b: Tensor) -> Tensor:
     if op in (Op.IADD, Op.ISUB, Op.IMUL):
-        wide = {Op.IADD: torch.add, Op.ISUB: torch.sub, Op.IMUL: torch.mul}[op](a.to(torch.int64), b.to(torch.int64))
-        return _wrap(wide)
+        return _wrap(_INTEGER_PAIRS[op](a.to(torch.int64), b.to(torch.int64)))
     if op in (Op.SHL, Op.SHR, Op.SAR):
         places = (b & 31).to(torch.int64)
         wide = a.to(torch.int64)
@@ -199,7 +216,7 @@ def _integer_step(op: Op, a: Tensor, b: Tensor) -> Tensor:
         return (a < b).to(torch.int32)
     if op is Op.IEQ:
         return (a == b).to(torch.int32)
-    return {Op.AND: torch.bitwise_and, Op.OR: torch.bitwise_or, Op.XOR: torch.bitwise_xor}[op](a, b)
+    return _INTEGER_PAIRS[op](a, b)
 
 
 def _wrap(wide: Tensor) -> Tensor:
