@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +87,6 @@ def run(
     from trainer.engine.determinism import check_device
     from trainer.worker.policy import WorkerOptions
 
-    _refuse_nan({"--idle-exit": idle_exit, "--turn-seconds": turn_seconds, "--ticket-seconds": ticket_seconds})
     settings = context.settings
     options = WorkerOptions(
         minimum_pay=settings.minimum_pay if minimum_pay is None else parse_tokens(minimum_pay, what="--minimum-pay"),
@@ -110,12 +108,6 @@ def run(
         raise UsageError("--once and --max-rounds contradict each other.", remedy="Give one of them.")
     check_device(settings.device)
     _work(context, options, stake_of)
-
-
-def _refuse_nan(seconds: dict[str, float | None]) -> None:
-    for name, value in seconds.items():
-        if value is not None and math.isnan(value):
-            raise UsageError(f"{name} is nan, which is no number of seconds.", remedy="Give 0 or more.")
 
 
 def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None) -> None:
