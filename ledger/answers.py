@@ -21,12 +21,17 @@ def wrong_answer(method: str, params: Any, response: object) -> str | None:
     """Why `response` is no JSON-RPC answer to `method`, for an error's text; None where it may be one."""
     if not isinstance(response, Mapping):
         return f"{method} gave {_shown(response)}"
-    error = response.get("error")
-    if error is not None:
+    name, error = response.get("id"), response.get("error")
+    numbered = (
+        type(name) is int or (isinstance(name, str) and name.isdecimal()) or (name is None and "error" in response)
+    )
+    if response.get("jsonrpc") != "2.0" or not numbered:
+        return f"{method} gave {_shown(response)}, which is not JSON-RPC 2.0"
+    if ("error" in response) == ("result" in response):
+        return f"{method} gave {'both a result and' if 'error' in response else 'neither a result nor'} an error"
+    if "error" in response:
         good = isinstance(error, Mapping) and isinstance(error.get("message"), str) and type(error.get("code")) is int
         return None if good else f"{method} gave the error {_shown(error)}"
-    if "result" not in response:
-        return f"{method} gave neither a result nor an error"
     result = response["result"]
     if method == "eth_getBlockByNumber" and result is None and list(params)[:1] == ["latest"]:
         return "it has no newest block"

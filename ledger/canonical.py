@@ -12,7 +12,7 @@ import rfc8785
 
 from ledger.errors import SpecificationError
 
-__all__ = ["JSON", "canonical_json", "parse_json_strict", "parse_root", "root_hex"]
+__all__ = ["JSON", "canonical_json", "nesting_depth", "parse_json_strict", "parse_root", "root_hex"]
 
 JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 
@@ -49,7 +49,7 @@ def parse_json_strict(data: bytes, what: str) -> Any:
     Raises:
         SpecificationError: not UTF-8, not JSON, a duplicate key, NaN, an infinity, or nesting too deep to read.
     """
-    if _depth(data) > MAXIMUM_DEPTH:
+    if nesting_depth(data) > MAXIMUM_DEPTH:
         raise SpecificationError(f"{what} is not valid JSON for us: it is nested more than {MAXIMUM_DEPTH} deep.")
     try:
         return json.loads(
@@ -64,7 +64,7 @@ def parse_json_strict(data: bytes, what: str) -> Any:
         raise SpecificationError(f"{what} is not valid JSON: {error}.") from error
 
 
-def _depth(data: bytes) -> int:
+def nesting_depth(data: bytes) -> int:
     """How deep arrays and objects are nested; for invalid JSON, at least as deep as a parser gets before it fails.
 
     Linear in time for any input: a text without an end counts as one that reaches to the end of the document.

@@ -17,8 +17,9 @@ from web3.utils import get_create_address
 
 from ledger import __version__
 from ledger.atomic import write_atomically
+from ledger.canonical import parse_json_strict
 from ledger.compile import Artifact, compile_contracts
-from ledger.errors import ChainError, SettingsError, StaleDeployment, WrongChain
+from ledger.errors import ChainError, SettingsError, SpecificationError, StaleDeployment, WrongChain
 from ledger.rpc import chain_id, endpoint
 from ledger.tx import TransactionSender
 
@@ -97,14 +98,15 @@ class Deployment:
         """
         file = _record_path(path)
         try:
-            document = json.loads(file.read_text())
+            document = parse_json_strict(file.read_bytes(), "It")
         except FileNotFoundError:
             raise SettingsError(
                 f"There is no deployment record at {file}.",
                 remedy="Deploy with `trainledger deploy`, or name a record with --deployment.",
             ) from None
-        except (ValueError, OSError, RecursionError) as problem:
-            raise SettingsError(f"The deployment record {file} cannot be read: {problem}.", remedy=_FRESH) from None
+        except (SpecificationError, OSError) as problem:
+            reason = str(problem).rstrip(".")
+            raise SettingsError(f"The deployment record {file} cannot be read: {reason}.", remedy=_FRESH) from None
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
             raise SettingsError(f"{file} is not a record of format {RECORD_FORMAT}.", remedy=_FRESH)

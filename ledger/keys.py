@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.atomic import exclusive_lock, write_atomically
-from ledger.errors import ResourceError, WalletError
+from ledger.canonical import parse_json_strict
+from ledger.errors import ResourceError, SpecificationError, WalletError
 
 if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedTransaction
@@ -198,11 +199,11 @@ class KeyStore:
         from eth_utils.address import to_checksum_address
 
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json_strict(path.read_bytes(), "It")
         except FileNotFoundError:
             raise WalletError(f"The key file {path} does not exist.", remedy="Restore it from a backup.") from None
-        except (ValueError, OSError, RecursionError) as error:
-            raise _malformed(path, str(error)) from None
+        except (SpecificationError, OSError) as error:
+            raise _malformed(path, str(error).rstrip(".")) from None
         address = document.get("address") if isinstance(document, dict) else None
         text = "0x" + address.removeprefix("0x") if isinstance(address, str) else ""
         if not is_address(text) or document.get("version") != 3 or "crypto" not in document:

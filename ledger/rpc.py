@@ -16,6 +16,7 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import RPCEndpoint, RPCResponse
 
 from ledger.answers import wrong_answer
+from ledger.canonical import MAXIMUM_DEPTH, nesting_depth
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, WrongChain
 
 # A node that restarts is back within a second or two; a wrong address should not keep anybody waiting longer.
@@ -56,7 +57,7 @@ def chain_errors(url: str) -> Iterator[None]:
         raise ChainUnreachable(masked, _reason(problem)) from None
     except requests.exceptions.RequestException as problem:
         raise ChainUnreachable(masked, type(problem).__name__) from None
-    except (BadResponseFormat, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (BadResponseFormat, UnicodeDecodeError, json.JSONDecodeError):
         raise ChainUnreachable(masked, "it did not answer in JSON-RPC") from None
     except ConnectionError as problem:
         raise ChainUnreachable(masked, problem.strerror or type(problem).__name__) from None
@@ -89,6 +90,13 @@ class ChainProvider(HTTPProvider):
         super().__init__(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
         self._url = url
         self._attempts = attempts
+
+    @staticmethod
+    def decode_rpc_response(raw_response: bytes) -> RPCResponse:
+        # Python's parser recurses: a node that answers with brackets alone could end the process.
+        if nesting_depth(raw_response) > MAXIMUM_DEPTH:
+            raise BadResponseFormat(f"it is nested more than {MAXIMUM_DEPTH} deep")
+        return HTTPProvider.decode_rpc_response(raw_response)
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         pause = _FIRST_PAUSE_SECONDS

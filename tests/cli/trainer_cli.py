@@ -116,9 +116,9 @@ class TrainerCommands:
                 self.client.finalise(1, number, attempt=0, state_root=root)
 
 
-def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerCommands:
-    """A published and posted task of two rounds of four steps, and a worker with a stake."""
-    ledger, tiny = FakeLedger(), publish_tiny_task(folder / "store", rounds=2, steps=4)
+def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int = 4) -> TrainerCommands:
+    """A published and posted task of two rounds, and a worker with a stake."""
+    ledger, tiny = FakeLedger(), publish_tiny_task(folder / "store", rounds=2, steps=steps)
     ledger.post(tiny.parameters, str(folder / "store"))
     ledger.stake(ALICE, 20 * TOKEN)
     made = TrainerCommands(folder / "home", folder / "store", ledger, tiny, FakeClient(ledger, ALICE))
