@@ -1,0 +1,47 @@
+"""`trainledger selftest`."""
+
+from __future__ import annotations
+
+from ledger.cli.common import CommandApp, CommandContext
+from ledger.errors import TrainledgerError
+
+__all__ = ["register"]
+
+
+def register(app: CommandApp) -> None:
+    """Adds the command."""
+    app.command("selftest")(selftest)
+
+
+def selftest(context: CommandContext) -> None:
+    """Try known answers, to see whether this machine computes exactly.
+
+    Every operation of exact arithmetic is run on values that reach all exponents and all special values, and its
+    bits are compared with the known ones. Ways to multiply matrices that fail are not used; the fastest that is right
+    is named. Uses the device of the settings; needs neither chain nor account. The exit code is 1 if the machine is
+    wrong.
+
+    The same test on a machine with nothing but torch and numpy: `python -m trainer.engine.exact.selftest cuda`.
+
+    Example: `trainledger selftest --json`
+    """
+    from rich.console import Console
+
+    from ledger.cli.output import table
+    from trainer.engine.exact.selftest import as_json, run_selftest
+
+    test = run_selftest(context.settings.device)
+
+    def show(console: Console) -> None:
+        console.print(f"{test.device}: {test.processor}, PyTorch {test.torch}")
+        console.print(table(["operation", "bits"], [(one.name, one.fault or "right") for one in test.checks]))
+        if test.passed:
+            console.print(f"Exact products: {', '.join(test.backends)}; the fastest here is {test.fastest}.")
+
+    context.emit(as_json(test), show)
+    if not test.passed:
+        wrong = [one.name for one in test.checks if one.fault]
+        raise TrainledgerError(
+            f"This machine does not compute exactly: {', '.join(wrong)}.",
+            remedy="Do not stake on it; report what `trainledger selftest --json` prints.",
+        )
