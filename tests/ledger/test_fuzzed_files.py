@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -323,4 +324,4 @@ def test_parse_tokens_any_text(text: str) -> None:
     if problem is not None:
         assert problem.exit_code == 2
     else:
-        assert Decimal(text.strip()) * 10**18 == wei
+        assert Fraction(text.strip()) * 10**18 == wei
