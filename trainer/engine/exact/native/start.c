@@ -27,6 +27,8 @@ int tl_run(char *const places[6], int threads, size_t scratch)
     for (int base = 0; base < 6; base++) run.places[base] = places[base];
     if (threads < 1 || threads > 64) return 1;
     atomic_init(&run.gate, 0);
+    pthread_mutex_init(&run.lock, NULL);
+    pthread_cond_init(&run.moved, NULL);
     for (int number = 1; number < threads; number++) {
         workers[number] = (struct worker){&run, number};
         if (pthread_create(&started[number], NULL, tl_work, &workers[number])) {
