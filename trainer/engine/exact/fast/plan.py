@@ -1,0 +1,157 @@
+"""Where each output lies, and where threads have to meet: decided once, so that a run allocates nothing."""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trainer.engine.exact.fast.nests import product
+from trainer.program.exact.cost import bytes_of, last_readers
+from trainer.program.exact.operations import Batch, Constant, DType, Load, Program
+
+_ALIGNMENT = 64
+_MOST_PENDING = 64
+
+
+class Base(enum.IntEnum):
+    """The memories that a run works on, in the order in which it gets their addresses."""
+
+    ARENA = 0
+    STATE = 1
+    NEXT = 2
+    CONSTANTS = 3
+    TOKENS = 4
+    SCRATCH = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """`size` bytes from `offset` of a memory."""
+
+    base: Base
+    offset: int
+    size: int
+
+    def meets(self, other: Place) -> bool:
+        """Whether the two have a byte in common."""
+        apart = self.offset + self.size <= other.offset or other.offset + other.size <= self.offset
+        return self.base is other.base and not apart
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Places of everything.
+
+    Attributes:
+        outputs: of each operation. states: of each tensor of the state, both in STATE and in NEXT.
+        constants: of each constant, in CONSTANTS.
+        sizes: bytes of each memory but SCRATCH.
+    """
+
+    outputs: tuple[Place, ...]
+    states: tuple[Place, ...]
+    constants: tuple[Place, ...]
+    sizes: dict[Base, int]
+
+
+def make_plan(program: Program, *, keep: bool = False) -> Plan:
+    """The plan of a checked program; with `keep`, no output is ever overwritten by another."""
+    states, state_bytes = _laid_out(Base.STATE, [product(s.shape) * s.dtype.size for s in program.states])
+    constants, constant_bytes = _laid_out(Base.CONSTANTS, [product(c.shape) * c.dtype.size for c in program.constants])
+    sizes = {Base.STATE: state_bytes, Base.NEXT: state_bytes, Base.CONSTANTS: constant_bytes}
+    fixed = _fixed(program, states, constants, sizes)
+    outputs, sizes[Base.ARENA] = _in_arena(program, fixed, keep)
+    return Plan(tuple(outputs), tuple(states), tuple(constants), sizes)
+
+
+def _laid_out(base: Base, sizes: Sequence[int]) -> tuple[list[Place], int]:
+    places, at = [], 0
+    for size in sizes:
+        places.append(Place(base, at, size))
+        at += _up(size)
+    return places, at
+
+
+def _up(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _fixed(
+    program: Program, states: Sequence[Place], constants: Sequence[Place], sizes: dict[Base, int]
+) -> dict[int, Place]:
+    """Outputs that lie outside the arena: read where they are given, or written where the next state is."""
+    fixed: dict[int, Place] = {}
+    tokens = 0
+    for number, one in enumerate(program.operations):
+        match one.attributes:
+            case Load(index) if one.dtype is DType.FLOAT32:
+                fixed[number] = states[index]
+            case Constant(index):
+                fixed[number] = constants[index]
+            case Batch():
+                fixed[number] = Place(Base.TOKENS, tokens, bytes_of(one))
+                tokens += _up(bytes_of(one))
+    sizes[Base.TOKENS] = tokens
+    for place, state in zip(states, program.states, strict=True):
+        if state.source is not None and state.source not in fixed and state.dtype is DType.FLOAT32:
+            fixed[state.source] = Place(Base.NEXT, place.offset, place.size)
+    return fixed
+
+
+def _in_arena(program: Program, fixed: dict[int, Place], keep: bool) -> tuple[list[Place], int]:
+    """First fit: each output from its operation to its last reader."""
+    freed: list[list[int]] = [[] for _ in range(len(program.operations) + 1)]
+    for number, last in enumerate(last_readers(program)):
+        freed[last].append(number)
+    places: list[Place] = []
+    taken: list[tuple[int, int]] = []  # (offset, end), sorted
+    size = 0
+    for number, one in enumerate(program.operations):
+        place = fixed.get(number)
+        if place is None:
+            place = Place(Base.ARENA, _gap(taken, _up(bytes_of(one))), bytes_of(one))
+            bisect.insort(taken, (place.offset, place.offset + _up(place.size)))
+            size = max(size, place.offset + _up(place.size))
+        places.append(place)
+        for old in () if keep else freed[number]:
+            if places[old].base is Base.ARENA:
+                taken.remove((places[old].offset, places[old].offset + _up(places[old].size)))
+    return places, size
+
+
+def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    at = 0
+    for start, end in taken:
+        if start - at >= size:
+            break
+        at = end
+    return at
+
+
+@dataclass
+class Meetings:
+    """Decides before which calls all threads must have met: where one touches what another is still working on."""
+
+    _pending: list[tuple[bool, Place, tuple[Place, ...]]] = field(default_factory=list)
+
+    def needed(self, solo: bool, written: Place, read: tuple[Place, ...]) -> bool:
+        """Whether to meet before the call; calls are to be given in order.
+
+        Args:
+            solo: the first thread does the call alone.
+        """
+        meet = len(self._pending) == _MOST_PENDING or any(
+            not (solo and other_solo)
+            and (
+                written.meets(other_written)
+                or any(written.meets(one) for one in other_read)
+                or any(other_written.meets(one) for one in read)
+            )
+            for other_solo, other_written, other_read in self._pending
+        )
+        if meet:
+            self._pending.clear()
+        self._pending.append((solo, written, read))
+        return meet
