@@ -304,19 +304,30 @@ class LedgerMachine(RuleBasedStateMachine):
                    number, round_number, attempt, now)  # fmt: skip
 
 
+ACTIONS = {
+    "wait", "post", "close", "stake", "request_unbond", "complete_unbond", "set_operator", "set_payout",
+    "withdraw", "claim", "claim over a lapsed lease", "submit", "finalise", "expire", "already done",
+}  # fmt: skip
+RUNS = 5
+
+
 def test_ledger_client_agrees_with_the_books(world: World) -> None:
-    run_state_machine_as_test(
-        lambda: LedgerMachine(world),
-        settings=settings(
-            max_examples=12, stateful_step_count=60, deadline=None, derandomize=True, database=None,
-            phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
-        ),
-    )  # fmt: skip
+    # The first run draws the same steps every time; what it leaves out (the steps depend on times and addresses, too)
+    # is looked for in others. A fuzzer whose calls all revert proves nothing, and nor does one that is never refused.
+    for run in range(RUNS):
+        run_state_machine_as_test(
+            lambda: LedgerMachine(world),
+            settings=settings(
+                max_examples=12, stateful_step_count=60, deadline=None, derandomize=run == 0, database=None,
+                phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
+            ),
+        )  # fmt: skip
+        done = {kind for kind in world.counts if kind[0].islower()}
+        refused = world.counts.keys() - done
+        if done == ACTIONS and len(refused) >= 10:
+            break
     print(world.counts)
-    done = {kind for kind in world.counts if kind[0].islower()}
-    assert done == {
-        "wait", "post", "close", "stake", "request_unbond", "complete_unbond", "set_operator", "set_payout",
-        "withdraw", "claim", "claim over a lapsed lease", "submit", "finalise", "expire", "already done",
-    }  # fmt: skip
-    often = {"NotAuthorised", "TaskIsClosed", "WrongRound", "WrongBase", "SlotTaken", "WrongAttempt", "WrongStatus"}
-    assert often <= world.counts.keys()
+    assert done == ACTIONS
+    assert len(refused) >= 10, refused
+    # What most wrong calls meet, whatever the steps were.
+    assert {"WrongStatus", "WrongRound", "WrongAttempt"} <= refused
