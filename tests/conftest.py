@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from eth_utils.crypto import keccak
+from hypothesis import settings
 from web3 import Web3
 
 from ledger.anvil import LocalChain
@@ -19,6 +20,10 @@ from ledger.keys import Wallet
 from ledger.reverts import ErrorDecoder
 from ledger.rpc import connect, rpc
 from ledger.tx import TransactionSender
+
+# A machine that is busy with something else makes no test fail.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 ETHER = 10**18
 
