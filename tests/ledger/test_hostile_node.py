@@ -80,7 +80,8 @@ def without(name: str) -> Lie:
     def lie(response: dict[str, Any]) -> dict[str, Any]:
         found = response["result"]
         for item in found if isinstance(found, list) else [found]:
-            item.pop(name)
+            if item is not None:  # a receipt before its block is mined
+                item.pop(name)
         return response
 
     return lie
