@@ -58,8 +58,8 @@ def main() -> None:
         },
         note="Tiny Shakespeare, the first 90 % to train on and the last 10 % held out, as nanoGPT splits it. Tokens "
         "are bytes; the text has only ASCII characters, so they are the same tokens as nanoGPT's characters. The "
-        "initialisation (deviation 1/sqrt(inputs)) was chosen over nanoGPT's 0.02, which gives 1.898, by held-out loss on "
-        "this same text, so the margin is partly tuned to it. Nats a "
+        "initialisation (deviation 1/sqrt(inputs)) was chosen over nanoGPT's 0.02, which gives 1.898, by held-out loss "
+        "on this same text, so the margin is partly tuned to it. Nats a "
         f"token. Threads: {torch.get_num_threads()}.",
     )
 
