@@ -24,7 +24,7 @@ test-contracts:
 	hardhat test
 
 test-python:
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
 
 test-full: setup
 	FOUNDRY_PROFILE=full forge test
