@@ -19,7 +19,7 @@ from training_setting import TASK_FILE
 from trainer.models import build_model
 from trainer.models.initial import initialise
 from trainer.native import compiled_program, find_compiler
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.exact import BuiltProgram, DType, Part
 from trainer.program.tracing import trace_description
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where compiled programs are kept")
     folder = parser.parse_args().folder
     fields = {**TASK_FILE, "threads": 2, "seed": 1}
-    description = TrainingProgram.from_task_file(fields, vocabulary=VOCABULARY, total_steps=2000)
+    description = ProgramDescription.from_task_file(fields, vocabulary=VOCABULARY, total_steps=2000)
     model = build_model(description.model, vocabulary=VOCABULARY, context=description.context)
     initialise(model, seed=1, layers=TASK_FILE["model"]["layers"])  # type: ignore[index]
     built, _ = trace_description(description, windows=description.evaluation_batch)

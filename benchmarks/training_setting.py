@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainer.data.config import DataConfig
 from trainer.data.dataset import Dataset, prepare_dataset
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 TASK_FILE = {
     "model": {"kind": "transformer", "layers": 4, "heads": 4, "width": 128, "bias": False, "tied_embeddings": True},
@@ -24,7 +24,7 @@ TASK_FILE = {
 }
 
 
-def setting(text: Path, *, threads: int, seed: int = 1, windows: int = 240) -> tuple[TrainingProgram, Dataset]:
+def setting(text: Path, *, threads: int, seed: int = 1, windows: int = 240) -> tuple[ProgramDescription, Dataset]:
     dataset = prepare_dataset(DataConfig(source=(str(text.resolve()),), heldout_fraction=0.1))
     fields = {**TASK_FILE, "threads": threads, "seed": seed, "evaluation_windows": windows}
-    return TrainingProgram.from_task_file(fields, vocabulary=dataset.vocabulary, total_steps=2000), dataset
+    return ProgramDescription.from_task_file(fields, vocabulary=dataset.vocabulary, total_steps=2000), dataset

@@ -20,7 +20,7 @@ from training_setting import setting
 from trainer.data.dataset import Dataset
 from trainer.engine.segment import StepReport, run_segment
 from trainer.engine.state import State, initial_state, training_objects
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Clock:
         return Seconds(time.perf_counter() - self.wall, time.process_time() - self.processor)
 
 
-def plain_loop(program: TrainingProgram, dataset: Dataset, state: State, steps: int) -> Seconds:
+def plain_loop(program: ProgramDescription, dataset: Dataset, state: State, steps: int) -> Seconds:
     """Seconds of a loop as anybody would write it: random batches, AdamW (fused), clipping, warm-up and cosine."""
     # As an ordinary script leaves it: no deterministic kernels asked for.
     torch.use_deterministic_algorithms(False)
@@ -70,7 +70,7 @@ def plain_loop(program: TrainingProgram, dataset: Dataset, state: State, steps: 
     return began.elapsed()
 
 
-def segment(program: TrainingProgram, dataset: Dataset, state: State, steps: int) -> tuple[Seconds, Seconds]:
+def segment(program: ProgramDescription, dataset: Dataset, state: State, steps: int) -> tuple[Seconds, Seconds]:
     """Seconds of a segment: of its steps alone, and with set-up, evaluation and the copy of the state."""
     began = Clock()
     seen: list[tuple[StepReport, float]] = []

@@ -208,6 +208,12 @@ class ResourceError(TrainledgerError):
     exit_code = 5
 
 
+class MachineFault(TrainledgerError):
+    """This machine computed something else than exact arithmetic gives."""
+
+    exit_code = 8
+
+
 class ToolMissing(TrainledgerError):
     """A program that trainledger needs is not installed."""
 

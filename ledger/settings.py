@@ -46,6 +46,9 @@ class Settings:
         snapshot_seconds: longest training time lost by a kill.
         minimum_pay: wei a round must pay at full performance for a worker to take it.
         device: "cpu" or "cuda", with ":<number>" for one of several.
+        threads: of the CPU that a program runs on; 0 takes all that there are. Results do not depend on it.
+        engine: "compiled" (programs compiled to C where there is a compiler) or "reference" (slow, the definition).
+        libraries: folder of compiled programs, which are run: nobody else may write to it. None means home/libraries.
         password, private_key: secrets from the environment; never shown.
     """
 
@@ -63,6 +66,9 @@ class Settings:
     snapshot_seconds: float = 10.0
     minimum_pay: int = 0
     device: str = "cpu"
+    threads: int = 0
+    engine: str = "compiled"
+    libraries: Path | None = None
     password: str | None = field(default=None, repr=False)
     private_key: str | None = field(default=None, repr=False)
 
@@ -70,6 +76,11 @@ class Settings:
     def chain_url(self) -> str:
         """The endpoint to use: `rpc_url`, or the local chain's."""
         return self.rpc_url or f"http://127.0.0.1:{self.chain_port}"
+
+    @property
+    def library_folder(self) -> Path:
+        """Folder of compiled programs."""
+        return self.libraries or self.home / "libraries"
 
     @property
     def deployments(self) -> Path:
@@ -178,6 +189,13 @@ def _device(value: object, name: str, base: Path) -> str:
     return text
 
 
+def _engine(value: object, name: str, base: Path) -> str:
+    text = _text(value, name, base)
+    if text not in ("compiled", "reference"):
+        raise _fail(name, value, "compiled or reference")
+    return text
+
+
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
@@ -195,6 +213,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("snapshot_seconds", "snapshot_seconds", _seconds(0.1, 86400), "longest training time a kill may cost"),
         Setting("minimum_pay", "minimum_pay", _tokens, "tokens a round must pay for a worker to take it"),
         Setting("device", "device", _device, "cpu, cuda, or one GPU of several, like cuda:1"),
+        Setting("threads", "threads", _whole(0, 64), "CPU threads that programs run on; 0 takes all"),
+        Setting("engine", "engine", _engine, "compiled, or reference: slow, the definition"),
+        Setting("libraries", "libraries", _path, "folder of compiled programs, which nobody else may write"),
     )
 }
 _SECRETS = {"password": "TRAINLEDGER_PASSWORD", "private_key": "TRAINLEDGER_PRIVATE_KEY"}

@@ -21,8 +21,9 @@ from ledger.errors import BlobCorrupt, DataError, ResourceError, UsageError
 from trainer.commit.states import state_root
 from trainer.data.dataset import Dataset
 from trainer.engine.state import State, check_state, heldout_loss_bits, heldout_loss_of, step_of
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.layout import PARAMETER, StateLayout
+from trainer.program.task import TaskProgram
 from trainer.store import BlobStore
 
 FORMAT = "trainledger/state/1"
@@ -143,26 +144,29 @@ A checkpoint of the trainledger state {root}, after {step} optimizer steps.
   tokenizer.json      a file of the `tokenizers` package, or the word byte: a token is a byte of UTF-8
   heldout.bin         held-out tokens, uint16 little-endian
 
-Measure the held-out loss again, with torch and safetensors installed:
+Measure the held-out loss again in plain float32, with torch and safetensors installed. The state's own was computed
+in exact arithmetic, with operands of products rounded to few bits; the two agree in their first three digits or so:
 
   python measure.py
 """
 
 
-def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, directory: Path) -> Path:
+def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, directory: Path) -> Path:
     """Write a checkpoint that works without trainledger: weights, model source, tokenizer, held-out windows.
 
     Args:
         directory: made where it is missing; files of an earlier export in it are replaced.
 
     Returns:
-        `directory`. `python measure.py` in it prints the held-out loss, equal in every bit to the state's.
+        `directory`. `python measure.py` in it measures the held-out loss in plain float32: the state's, which exact
+        arithmetic gave, up to rounding.
 
     Raises:
         UsageError: the folder holds something else. ResourceError: the disk is full.
+        SpecificationError: the program does not say which model it was traced from.
     """
-    layout = StateLayout.of(program)
-    check_state(state, layout)
+    check_state(state, program.layout)
+    description = ProgramDescription.from_mapping(program.description, path="description")
     if directory.exists() and not _may_be_written(directory):
         raise UsageError(f"{directory} is no empty folder and holds no export.", remedy="Name another with --to.")
     root = root_hex(state_root(state.values()))
@@ -179,10 +183,10 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
         shutil.copyfile(source, directory / "model" / source.name)
     script = Path(trainer.exported_measure.__file__).read_text().replace("from trainer.models", "from model")
     write_atomically(directory / "measure.py", script.encode())
-    needed = program.evaluation_windows * program.context + 1
+    needed = description.evaluation_windows * description.context + 1
     write_atomically(directory / "heldout.bin", np.ascontiguousarray(dataset.heldout[:needed]).tobytes())
     write_atomically(directory / "tokenizer.json", dataset.tokenizer_file)
-    described = program.to_mapping()
+    described = description.to_mapping()
     config = {
         "state_root": root,
         "dataset_root": root_hex(dataset.root),
@@ -191,7 +195,7 @@ def export_checkpoint(program: TrainingProgram, dataset: Dataset, state: State, 
         "heldout_loss_bits": heldout_loss_bits(state),
         **{
             name: described[name]
-            for name in ("model", "vocabulary", "context", "evaluation_windows", "evaluation_batch", "threads")
+            for name in ("model", "vocabulary", "context", "evaluation_windows", "evaluation_batch")
         },
     }
     # Last: it marks the folder as a whole export.

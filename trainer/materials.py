@@ -5,18 +5,33 @@ Everything comes from a store that nobody trusts, so everything is checked again
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from ledger.canonical import root_hex
 from ledger.errors import BlobCorrupt, BlobMissing, SpecificationError
 from ledger.spec import TaskSpecification
 from ledger.types import Task
-from trainer.data.dataset import Dataset, check_program, fetch_dataset
-from trainer.program.description import MAXIMUM_BYTES, MAXIMUM_STEPS, TrainingProgram
+from trainer.commit.tensors import tensor_bytes, tensor_root
+from trainer.data.dataset import Dataset, check_programs, fetch_dataset
+from trainer.engine.exact.interpreter import TORCH_DTYPES
+from trainer.program.exact import BuiltProgram, Program, encode_program, load_program, program_root
+from trainer.program.exact.encoding import MAXIMUM_FILE_BYTES, file_root
+from trainer.program.exact.operations import ConstantTensor
 from trainer.program.layout import StateLayout
+from trainer.program.task import (
+    MAXIMUM_CONSTANT_BYTES,
+    MAXIMUM_MANIFEST_BYTES,
+    Manifest,
+    TaskProgram,
+    constants_of,
+)
 from trainer.store import BlobStore
 
 # A title of 200 and a description of 10,000 characters, at most 12 bytes each once escaped, with the rest.
@@ -37,8 +52,12 @@ class Description:
 
     task: Task
     specification: TaskSpecification
-    program: TrainingProgram
-    layout: StateLayout
+    program: TaskProgram
+
+    @property
+    def layout(self) -> StateLayout:
+        """The tensors of the task's states."""
+        return self.program.layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +73,97 @@ def specification_path(digest: bytes) -> str:
     return f"specifications/{root_hex(digest)}.json"
 
 
-def program_path(root: bytes) -> str:
-    """Where a program lies in a store (formats §4)."""
+def manifest_path(root: bytes) -> str:
+    """Where the manifest of a task's programs lies in a store (programs.md)."""
     return f"programs/{root_hex(root)}.json"
+
+
+def program_path(root: bytes) -> str:
+    """Where a single program lies in a store (programs.md)."""
+    return f"programs/{root_hex(root)}.program"
+
+
+def constant_path(root: bytes) -> str:
+    """Where the data of a program's constant lies in a store (programs.md)."""
+    return f"tensors/{root_hex(root)}.bin"
+
+
+def publish_program(program: TaskProgram, store: BlobStore) -> None:
+    """Puts a task's programs into a store. Safe to repeat; the manifest comes last.
+
+    Raises:
+        ResourceError: the store is full. DataError: it does not answer.
+    """
+    for built in program.programs:
+        for declared, data in zip(built.program.constants, built.constants, strict=True):
+            store.put_bytes(constant_path(declared.root), bytes(tensor_bytes(data)))
+        store.put_bytes(program_path(program_root(built.program)), encode_program(built.program))
+    store.put_bytes(manifest_path(program.root), program.manifest.to_bytes())
+
+
+def fetch_program(root: bytes, store: BlobStore) -> TaskProgram:
+    """A task's programs from a store, everything checked: roots, every rule of programs.md, and that they fit.
+
+    Raises:
+        BlobMissing: a file is not in the store.
+        BlobCorrupt: a file is not what its root says.
+        SpecificationError: it is, but cannot be run.
+    """
+    path = manifest_path(root)
+    data = store.get_bytes(path, max_bytes=MAXIMUM_MANIFEST_BYTES)
+    try:
+        manifest = Manifest.from_bytes(data)
+    except SpecificationError as error:  # its root cannot be known before it is read
+        raise BlobCorrupt(path, error.problem.rstrip(".")) from error
+    if manifest.root != root:
+        raise BlobCorrupt(path, f"its root is {root_hex(manifest.root)}")
+    left = MAXIMUM_CONSTANT_BYTES
+    programs: list[BuiltProgram | None] = []
+    for one in (manifest.training, manifest.evaluation, manifest.generation):
+        program = None if one is None else _fetch_single(one, store)
+        constants = () if program is None else constants_of(program, left)
+        left -= sum(_bytes_of(constant) for constant in constants)
+        tensors = tuple(_fetch_constant(constant, store) for constant in constants)
+        programs.append(None if program is None else BuiltProgram(program, tensors))
+    training, evaluation, generation = programs
+    assert training is not None  # the manifest has both
+    assert evaluation is not None
+    return TaskProgram(
+        seed=manifest.seed,
+        training=training,
+        evaluation=evaluation,
+        generation=generation,
+        description=manifest.description,
+    )
+
+
+def _fetch_single(root: bytes, store: BlobStore) -> Program:
+    path = program_path(root)
+    data = store.get_bytes(path, max_bytes=MAXIMUM_FILE_BYTES)
+    # The root first: a file that was damaged on its way is no fault of the program's author.
+    try:
+        found = file_root(data)
+    except SpecificationError as error:
+        raise BlobCorrupt(path, error.problem.rstrip(".")) from error
+    if found != root:
+        raise BlobCorrupt(path, f"its root is {root_hex(found)}")
+    return load_program(data)
+
+
+def _bytes_of(constant: ConstantTensor) -> int:
+    return math.prod(constant.shape) * constant.dtype.size
+
+
+def _fetch_constant(constant: ConstantTensor, store: BlobStore) -> Tensor:
+    path, size = constant_path(constant.root), _bytes_of(constant)
+    data = store.get_bytes(path, max_bytes=size)
+    if len(data) != size:
+        raise BlobCorrupt(path, f"it has {len(data)} bytes and should have {size}")
+    # bytearray: frombuffer wants memory that it could write to
+    tensor = torch.frombuffer(bytearray(data), dtype=TORCH_DTYPES[constant.dtype]).reshape(constant.shape)
+    if tensor_root(tensor) != constant.root:
+        raise BlobCorrupt(path, f"its root is {root_hex(tensor_root(tensor))}")
+    return tensor
 
 
 def fetch_description(task: Task, store: BlobStore) -> Description:
@@ -70,32 +177,20 @@ def fetch_description(task: Task, store: BlobStore) -> Description:
     parameters = task.parameters
     path = specification_path(parameters.specification_hash)
     specification = _parse_specification(path, store.get_bytes(path, max_bytes=SPECIFICATION_BYTES), task)
-    path = program_path(parameters.program_root)
-    data = store.get_bytes(path, max_bytes=MAXIMUM_BYTES)
     try:
-        program = TrainingProgram.from_bytes(data)
+        program = fetch_program(parameters.program_root, store)
     except SpecificationError as error:
         raise SpecificationError(
             f"The program of task {task.number} cannot be run: {error.problem}", field=error.field, remedy=error.remedy
         ) from error
-    if program.root != parameters.program_root:
-        raise BlobCorrupt(path, f"its root is {root_hex(program.root)}")
-    layout = StateLayout.of(program)
-    if len(layout) != parameters.state_tensors:
+    if len(program.layout) != parameters.state_tensors:
         raise SpecificationError(
             f"Task {task.number} says that a state has {parameters.state_tensors} tensors; its program has "
-            f"{len(layout)}.",
+            f"{len(program.layout)}.",
             field="stateTensors",
             remedy="No submission of it could be proved, so leave the task alone.",
         )
-    steps = parameters.rounds * parameters.steps_per_round
-    if steps > MAXIMUM_STEPS:
-        raise SpecificationError(
-            f"Task {task.number} asks for {steps} steps in all, and programs can count {MAXIMUM_STEPS}.",
-            field="rounds",
-            remedy="Leave the task alone.",
-        )
-    return Description(task=task, specification=specification, program=program, layout=layout)
+    return Description(task=task, specification=specification, program=program)
 
 
 def _parse_specification(path: str, data: bytes, task: Task) -> TaskSpecification:
@@ -127,12 +222,11 @@ def fetch_materials(
         ResourceError: the disk is full.
     """
     dataset = fetch_dataset(description.specification.dataset, store, cache / "datasets", progress=progress)
-    check_program(description.program, dataset)
+    check_programs(description.program, dataset)
     return Materials(
         task=description.task,
         specification=description.specification,
         program=description.program,
-        layout=description.layout,
         dataset=dataset,
         store=store,
     )

@@ -1,4 +1,4 @@
-"""From a task file to everything that posting a task takes."""
+"""From a task file to everything that posting a task takes: here programs are traced, nowhere else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from ledger.types import TaskParameters
 from trainer.checkpoints import save_state
 from trainer.commit.states import state_root
 from trainer.data.config import DataConfig
-from trainer.data.dataset import Dataset, check_program, prepare_dataset, publish_dataset
+from trainer.data.dataset import Dataset, check_description, check_programs, prepare_dataset, publish_dataset
+from trainer.engine.engines import Engine
+from trainer.engine.segment import measured
 from trainer.engine.state import State, heldout_loss_bits, initial_state
-from trainer.materials import program_path, specification_path
-from trainer.program.description import MAXIMUM_STEPS, TrainingProgram
-from trainer.program.layout import StateLayout
+from trainer.materials import publish_program, specification_path
+from trainer.program.description import MAXIMUM_STEPS, ProgramDescription
+from trainer.program.task import TaskProgram
+from trainer.program.tracing.tasks import trace_task
 from trainer.store import BlobStore
 
 
@@ -26,8 +29,7 @@ class Posting:
 
     specification: TaskSpecification
     parameters: TaskParameters
-    program: TrainingProgram
-    layout: StateLayout
+    program: TaskProgram
     dataset: Dataset
     initial: State
     base_loss: float
@@ -52,8 +54,10 @@ def check_limits(file: TaskFile, *, minimum_bond: int, minimum_window: int, mini
             )
 
 
-def prepare_posting(file: TaskFile) -> Posting:
-    """Prepares data set, program and first state, and measures its held-out loss. Publishes nothing.
+def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
+    """Prepares data set, programs and first state, and measures its held-out loss. Publishes nothing.
+
+    `engine` measures; None takes the reference.
 
     Raises:
         SpecificationError: a field of [data] or [program] is wrong, or the target is not below the base loss.
@@ -67,10 +71,11 @@ def prepare_posting(file: TaskFile) -> Posting:
             remedy="Lower one of them.",
         )
     dataset = prepare_dataset(DataConfig.from_mapping(file.data), folder=file.path.resolve().parent)
-    program = TrainingProgram.from_task_file(file.program, vocabulary=dataset.vocabulary, total_steps=steps)
-    check_program(program, dataset)
-    layout = StateLayout.of(program)
-    initial = initial_state(program, layout, dataset=dataset)
+    description = ProgramDescription.from_task_file(file.program, vocabulary=dataset.vocabulary, total_steps=steps)
+    check_description(description, dataset)
+    program = trace_task(description, windows=(len(dataset.heldout) - 1) // description.context)
+    check_programs(program, dataset)
+    initial = measured(program, dataset, initial_state(description, program.layout), engine=engine)
     specification = TaskSpecification(
         title=file.title,
         description=file.description,
@@ -82,9 +87,8 @@ def prepare_posting(file: TaskFile) -> Posting:
     )
     return Posting(
         specification=specification,
-        parameters=_parameters(file, specification, tensors=len(layout), measured=heldout_loss_bits(initial)),
+        parameters=_parameters(file, specification, tensors=len(program.layout), measured=heldout_loss_bits(initial)),
         program=program,
-        layout=layout,
         dataset=dataset,
         initial=initial,
         base_loss=bits_float(heldout_loss_bits(initial)),
@@ -141,6 +145,6 @@ def publish_posting(posting: Posting, store: BlobStore) -> None:
         ResourceError: the store is full. DataError: it does not answer.
     """
     publish_dataset(posting.dataset, store)
-    store.put_bytes(program_path(posting.program.root), posting.program.to_bytes())
-    save_state(store, posting.initial, posting.layout)
+    publish_program(posting.program, store)
+    save_state(store, posting.initial, posting.program.layout)
     store.put_bytes(specification_path(posting.specification.hash()), posting.specification.to_bytes())

@@ -7,7 +7,7 @@ from ledger.deploy import LOCAL_PARAMETERS
 from ledger.spec import load_task_file
 from ledger.types import Admission
 from trainer.data.config import DataConfig
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 FILES = sorted((PROJECT / "examples").glob("*.toml"))
 
@@ -20,7 +20,7 @@ def test_examples_are_the_documented_ones() -> None:
 def test_example_is_valid_for_both_halves_and_the_local_chain(file: object) -> None:
     task = load_task_file(PROJECT / str(file))
     data = DataConfig.from_mapping(task.data)
-    program = TrainingProgram.from_task_file(
+    program = ProgramDescription.from_task_file(
         task.program, vocabulary=data.vocabulary, total_steps=task.rounds * task.steps_per_round
     )
     assert program.schedule.total_steps == task.rounds * task.steps_per_round

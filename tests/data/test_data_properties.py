@@ -23,7 +23,7 @@ from trainer.data.corpus import clean_text, read_corpus
 from trainer.data.dataset import PARTS, Dataset, dataset_of, fetch_dataset, prepare_dataset, publish_dataset
 from trainer.data.tokenizer import BPETokenizer, ByteTokenizer, tokenizer_from_bytes
 from trainer.engine.batches import batch
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.store import BlobStore
 
 SAMPLE = "".join(f"row {n}: naïve — 你好 🙂 {n * n % 89}\n" for n in range(250))
@@ -256,7 +256,7 @@ def test_batch_of_a_data_set_equals_a_second_implementation(seed: int, step: int
     tokens = BPE.encode(SAMPLE)
     dataset = dataset_of(BPE, tokens[:-100], tokens[-100:])
     mapping = {"model": {"kind": "transformer"}, "context": context, "batch_size": 3, "seed": seed}
-    program = TrainingProgram.from_task_file(mapping, vocabulary=BPE.vocabulary, total_steps=5)
+    program = ProgramDescription.from_task_file(mapping, vocabulary=BPE.vocabulary, total_steps=5)
     inputs, targets = batch(dataset, program, step=step, slot=slot)
     for row in range(3):
         digest = hashlib.sha256(b"trainledger/batch/1\0" + struct.pack(">QIQI", seed, slot, step, row)).digest()

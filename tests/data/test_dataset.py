@@ -19,7 +19,7 @@ from trainer.data.dataset import (
     publish_dataset,
 )
 from trainer.data.tokenizer import ByteTokenizer
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.store import BlobStore
 
 TEXT = "".join(f"{n * n}: To be, or not to be, that is {n}: naïve — 你好 🙂 {n**3 % 997}\n" for n in range(400))
@@ -219,9 +219,9 @@ def test_fetch_dataset_token_outside_the_vocabulary_refused(store: BlobStore, tm
 
 
 def test_check_program_names_what_does_not_fit() -> None:
-    def program(vocabulary: int, context: int) -> TrainingProgram:
+    def program(vocabulary: int, context: int) -> ProgramDescription:
         mapping = {"model": {"kind": "transformer"}, "context": context}
-        return TrainingProgram.from_task_file(mapping, vocabulary=vocabulary, total_steps=5)
+        return ProgramDescription.from_task_file(mapping, vocabulary=vocabulary, total_steps=5)
 
     tokens = ByteTokenizer().encode("a" * 100)
     dataset = dataset_of(ByteTokenizer(), tokens[:80], tokens[80:])

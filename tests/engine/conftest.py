@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from small_programs import KINDS, TEXT, Runs, small
 
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 
 @pytest.fixture(params=KINDS, ids=lambda p: "-".join([p[0], *(f"{k}={v}" for k, v in p[1].items())]))
-def program(request: pytest.FixtureRequest) -> TrainingProgram:
+def program(request: pytest.FixtureRequest) -> ProgramDescription:
     kind, model = request.param
     return small(kind, model=model)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.engine.batches import Tokens
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 TEXT = ("the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. " * 120).encode()
 
@@ -15,7 +15,7 @@ class Runs:
     heldout: Tokens
 
 
-def small(kind: str = "transformer", **changes: Any) -> TrainingProgram:
+def small(kind: str = "transformer", **changes: Any) -> ProgramDescription:
     model: dict[str, Any] = {"kind": kind, "layers": 2, "heads": 2, "width": 32, **changes.pop("model", {})}
     base: dict[str, Any] = {
         "model": model,
@@ -25,7 +25,7 @@ def small(kind: str = "transformer", **changes: Any) -> TrainingProgram:
         "evaluation_batch": 8,
         "schedule": {"learning_rate": 1e-2},
     }
-    return TrainingProgram.from_task_file({**base, **changes}, vocabulary=256, total_steps=40)
+    return ProgramDescription.from_task_file({**base, **changes}, vocabulary=256, total_steps=40)
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [

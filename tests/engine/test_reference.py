@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ledger.errors import SettingsError
-from trainer.engine.determinism import check_device
+from trainer.engine.devices import check_device
 from trainer.engine.generate import generate
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, capture, check_state, initial_state, loss_tensor, step_of, training_objects
 from trainer.models import TransformerConfig, build_model
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.layout import StateLayout
 
 Named = dict[str, Tensor]
 
 
-def forward(program: TrainingProgram, weights: Named, inputs: Tensor) -> Tensor:
+def forward(program: ProgramDescription, weights: Named, inputs: Tensor) -> Tensor:
     """A pre-norm transformer's logits, written out."""
     model = program.model
     assert isinstance(model, TransformerConfig)
@@ -57,7 +57,7 @@ def forward(program: TrainingProgram, weights: Named, inputs: Tensor) -> Tensor:
     return norm(hidden, "output.norm") @ last.T
 
 
-def sample(program: TrainingProgram, runs: Runs, step: int, slot: int) -> tuple[Tensor, Tensor]:
+def sample(program: ProgramDescription, runs: Runs, step: int, slot: int) -> tuple[Tensor, Tensor]:
     """The batch of formats §5."""
     rows = []
     for number in range(program.batch_size):
@@ -69,7 +69,7 @@ def sample(program: TrainingProgram, runs: Runs, step: int, slot: int) -> tuple[
     return block[:, :-1], block[:, 1:]
 
 
-def rate_of(program: TrainingProgram, step: int) -> float:
+def rate_of(program: ProgramDescription, step: int) -> float:
     schedule = program.schedule
     if step < schedule.warmup_steps:
         return schedule.learning_rate * (step + 1) / (schedule.warmup_steps + 1)
@@ -80,7 +80,7 @@ def rate_of(program: TrainingProgram, step: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
 
-def train(program: TrainingProgram, runs: Runs, state: State, steps: int, slot: int = 0) -> tuple[Named, list[float]]:
+def train(program: ProgramDescription, runs: Runs, state: State, steps: int, slot: int = 0) -> tuple[Named, list[float]]:
     """Every tensor after the steps, in float64, and the losses."""
     values = {name: tensor.double() for name, tensor in state.items()}
     named = [name.removeprefix("parameter.") for name in state if name.startswith("parameter.")]
@@ -108,7 +108,7 @@ def train(program: TrainingProgram, runs: Runs, state: State, steps: int, slot: 
     return values, losses
 
 
-def compare(program: TrainingProgram, found: State, expected: Named) -> None:
+def compare(program: ProgramDescription, found: State, expected: Named) -> None:
     for spec in StateLayout.of(program).tensors[2:]:
         tolerance = 2e-4 if spec.name.startswith("parameter") else 2e-3
         scale = float(expected[spec.name].abs().max())

@@ -15,7 +15,7 @@ from trainer.engine import segment
 from trainer.engine.evaluate import evaluate_state
 from trainer.engine.segment import StepReport, run_segment
 from trainer.engine.state import State, heldout_loss_bits, heldout_loss_of, initial_state, step_of
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.layout import HELDOUT_LOSS, StateLayout
 
 
@@ -23,7 +23,7 @@ def root_of(state: State) -> str:
     return state_root(state.values()).hex()
 
 
-def test_run_segment_every_model_learns(program: TrainingProgram, runs: Runs) -> None:
+def test_run_segment_every_model_learns(program: ProgramDescription, runs: Runs) -> None:
     first = initial_state(program, dataset=runs)
     result = run_segment(program, runs, first, steps=40)
     assert heldout_loss_of(first) == pytest.approx(math.log(256), abs=0.4)
@@ -35,7 +35,7 @@ def test_run_segment_every_model_learns(program: TrainingProgram, runs: Runs) ->
     assert result.heldout_loss == evaluate_state(program, runs, result.state)
 
 
-def test_run_segment_in_pieces_gives_the_same_root(program: TrainingProgram, runs: Runs) -> None:
+def test_run_segment_in_pieces_gives_the_same_root(program: ProgramDescription, runs: Runs) -> None:
     first = initial_state(program)
     whole = root_of(run_segment(program, runs, first, steps=9).state)
     state = first
@@ -45,7 +45,7 @@ def test_run_segment_in_pieces_gives_the_same_root(program: TrainingProgram, run
     assert root_of(run_segment(program, runs, first, steps=8).state) != whole
 
 
-def test_run_segment_resumed_from_any_snapshot_gives_the_same_root(program: TrainingProgram, runs: Runs) -> None:
+def test_run_segment_resumed_from_any_snapshot_gives_the_same_root(program: ProgramDescription, runs: Runs) -> None:
     first = initial_state(program, dataset=runs)
     snapshots: list[State] = []
     whole = run_segment(program, runs, first, steps=7, snapshot=snapshots.append, snapshot_seconds=0)

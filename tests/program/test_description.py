@@ -13,7 +13,7 @@ from trainer.program.description import (
     MAXIMUM_PARAMETERS,
     OptimizerConfig,
     ScheduleConfig,
-    TrainingProgram,
+    ProgramDescription,
     rough_parameters,
 )
 from trainer.program.estimate import estimate
@@ -29,8 +29,8 @@ NANOGPT = {
 RECURRENT = {"model": {"kind": "recurrent", "cell": "gru", "layers": 2, "heads": 2, "width": 64}}
 
 
-def program_of(task_file: dict[str, Any]) -> TrainingProgram:
-    return TrainingProgram.from_task_file(task_file, vocabulary=256, total_steps=500)
+def program_of(task_file: dict[str, Any]) -> ProgramDescription:
+    return ProgramDescription.from_task_file(task_file, vocabulary=256, total_steps=500)
 
 
 def complete(**changes: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def complete(**changes: Any) -> dict[str, Any]:
 
 def refused(mapping: dict[str, Any]) -> SpecificationError:
     with pytest.raises(SpecificationError) as caught:
-        TrainingProgram.from_mapping(mapping)
+        ProgramDescription.from_mapping(mapping)
     return caught.value
 
 
@@ -69,9 +69,9 @@ def test_from_task_file_expresses_nanogpt_small_cpu_setting() -> None:
 def test_to_bytes_reads_back_equal(task_file: dict[str, Any]) -> None:
     program = program_of(task_file)
     data = program.to_bytes()
-    assert TrainingProgram.from_bytes(data) == program
-    assert TrainingProgram.from_bytes(data).to_bytes() == data
-    assert TrainingProgram.from_mapping(json.loads(data)) == program
+    assert ProgramDescription.from_bytes(data) == program
+    assert ProgramDescription.from_bytes(data).to_bytes() == data
+    assert ProgramDescription.from_mapping(json.loads(data)) == program
     assert program.root == bytes_root(Kind.PROGRAM, 0, data)
     assert json.loads(data)["format"] == "trainledger/program/1"
 
@@ -88,7 +88,7 @@ def test_root_changes_with_every_field() -> None:
         {"optimizer__beta1": 0.8},
         {"schedule__warmup_steps": 3},
     ]
-    roots = {TrainingProgram.from_mapping(complete(**change)).root for change in changes}
+    roots = {ProgramDescription.from_mapping(complete(**change)).root for change in changes}
     assert len(roots) == len(changes)
 
 
@@ -96,16 +96,16 @@ def test_from_bytes_not_canonical_refused() -> None:
     data = program_of(NANOGPT).to_bytes()
     for other in (json.dumps(json.loads(data)).encode(), data + b"\n", data.replace(b"0.001", b"1e-3")):
         with pytest.raises(SpecificationError, match="canonical form"):
-            TrainingProgram.from_bytes(other)
+            ProgramDescription.from_bytes(other)
 
 
 def test_from_bytes_broken_json_refused() -> None:
     data = program_of(NANOGPT).to_bytes()
     for other in (b"", b"[]", b"\xff", data[:-1], data.replace(b'"seed":1', b'"seed":1,"seed":1')):
         with pytest.raises(SpecificationError):
-            TrainingProgram.from_bytes(other)
+            ProgramDescription.from_bytes(other)
     with pytest.raises(SpecificationError, match=f"at most {MAXIMUM_BYTES} are read"):
-        TrainingProgram.from_bytes(b" " * (MAXIMUM_BYTES + 1))
+        ProgramDescription.from_bytes(b" " * (MAXIMUM_BYTES + 1))
 
 
 @pytest.mark.parametrize(
@@ -205,10 +205,10 @@ def test_from_task_file_defaults_fit_the_task() -> None:
 def test_from_mapping_anything_gives_a_program_or_a_specification_error(value: Any) -> None:
     mapping = {**program_of(NANOGPT).to_mapping(), **value} if isinstance(value, dict) else value
     try:
-        program = TrainingProgram.from_mapping(mapping)
+        program = ProgramDescription.from_mapping(mapping)
     except SpecificationError:
         return  # any other exception fails the test
-    assert TrainingProgram.from_bytes(program.to_bytes()) == program
+    assert ProgramDescription.from_bytes(program.to_bytes()) == program
 
 
 @pytest.mark.parametrize("task_file", [NANOGPT, RECURRENT, {"model": {"kind": "transformer", "bias": True}}])
@@ -242,5 +242,5 @@ def test_estimate_counts_parameters_bytes_and_work() -> None:
 
 def test_estimate_of_the_largest_program_needs_no_memory() -> None:
     mapping = complete(model__width=2048, model__layers=4, model__heads=1, batch_size=1)
-    assert 200_000_000 < estimate(TrainingProgram.from_mapping(mapping)).parameters < MAXIMUM_PARAMETERS
+    assert 200_000_000 < estimate(ProgramDescription.from_mapping(mapping)).parameters < MAXIMUM_PARAMETERS
     assert description.MAXIMUM_PARAMETERS == 2**28

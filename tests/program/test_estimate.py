@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 from trainer.engine.segment import run_segment
 from trainer.engine.state import initial_state
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.estimate import estimate
 tokens = np.random.default_rng(0).integers(0, 256, 9000).astype(np.uint16)
 data = SimpleNamespace(train=tokens, heldout=tokens)
@@ -17,7 +17,7 @@ mapping = {
     "model": {"kind": sys.argv[1], "layers": int(sys.argv[2]), "width": int(sys.argv[3])},
     "batch_size": int(sys.argv[4]), "context": int(sys.argv[5]), "evaluation_windows": 16, "evaluation_batch": 16,
 }
-program = TrainingProgram.from_task_file(mapping, vocabulary=int(sys.argv[6]), total_steps=20)
+program = ProgramDescription.from_task_file(mapping, vocabulary=int(sys.argv[6]), total_steps=20)
 def peak():  # not ru_maxrss, which a child takes over from the process that started it
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()

@@ -17,7 +17,7 @@ from ledger.canonical import canonical_json
 from ledger.errors import SpecificationError
 from trainer.engine.state import initial_state
 from trainer.models import build_model
-from trainer.program.description import MAXIMUM_BYTES, MAXIMUM_SEED, TrainingProgram, rough_parameters
+from trainer.program.description import MAXIMUM_BYTES, MAXIMUM_SEED, ProgramDescription, rough_parameters
 from trainer.program.estimate import estimate
 from trainer.program.fields import Fields
 from trainer.program.layout import StateLayout, TensorSpec
@@ -85,11 +85,11 @@ def home_of(path: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_root_changes_with_every_field(path: str) -> None:
-    before = TrainingProgram.from_mapping(home_of(path))
-    after = TrainingProgram.from_mapping(changed(home_of(path), path, OTHERS[path]))
+    before = ProgramDescription.from_mapping(home_of(path))
+    after = ProgramDescription.from_mapping(changed(home_of(path), path, OTHERS[path]))
     assert before.root != after.root
     assert before != after
-    assert TrainingProgram.from_bytes(after.to_bytes()) == after
+    assert ProgramDescription.from_bytes(after.to_bytes()) == after
 
 
 def test_leaves_are_all_the_fields() -> None:
@@ -101,12 +101,12 @@ def test_leaves_are_all_the_fields() -> None:
 def test_from_mapping_missing_and_surplus_fields_named(kind: dict[str, Any]) -> None:
     for path in paths(kind):
         with pytest.raises(SpecificationError) as caught:
-            TrainingProgram.from_mapping(changed(kind, path, ...))
+            ProgramDescription.from_mapping(changed(kind, path, ...))
         assert (caught.value.field, caught.value.problem) == (path, f"{path} is missing.")
         section = path.rpartition(".")[0]
         surplus = f"{section}.surplus" if section else "surplus"
         with pytest.raises(SpecificationError, match=rf"{surplus} is not a known field") as caught:
-            TrainingProgram.from_mapping(changed(kind, surplus, 1))
+            ProgramDescription.from_mapping(changed(kind, surplus, 1))
         assert caught.value.field == surplus
 
 
@@ -116,7 +116,7 @@ def test_from_mapping_junk_in_any_field_is_a_specification_error_that_names_it(p
     mapping = changed(RECURRENT if path == "model.cell" else TRANSFORMER, path, value)
     program = refused = None
     try:
-        program = TrainingProgram.from_mapping(mapping)
+        program = ProgramDescription.from_mapping(mapping)
     except SpecificationError as error:
         refused = error
     if refused is not None:
@@ -125,7 +125,7 @@ def test_from_mapping_junk_in_any_field_is_a_specification_error_that_names_it(p
         assert refused.field in refused.problem
         return
     assert program is not None
-    assert TrainingProgram.from_bytes(program.to_bytes()) == program
+    assert ProgramDescription.from_bytes(program.to_bytes()) == program
     assert json.loads(program.to_bytes()).keys() == TRANSFORMER.keys()
 
 
@@ -133,17 +133,17 @@ def test_from_mapping_junk_in_any_field_is_a_specification_error_that_names_it(p
 @given(data=st.binary(max_size=200) | junk.map(lambda value: json.dumps(value, default=repr).encode()))
 def test_from_bytes_anything_is_a_specification_error(data: bytes) -> None:
     with pytest.raises(SpecificationError):
-        TrainingProgram.from_bytes(data)
+        ProgramDescription.from_bytes(data)
 
 
 @settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_from_bytes_flipped_bit_is_another_program_or_refused(at: int, bit: int) -> None:
-    whole = TrainingProgram.from_mapping(TRANSFORMER)
+    whole = ProgramDescription.from_mapping(TRANSFORMER)
     data = bytearray(whole.to_bytes())
     data[at % len(data)] ^= 1 << bit
     try:
-        program = TrainingProgram.from_bytes(bytes(data))
+        program = ProgramDescription.from_bytes(bytes(data))
     except SpecificationError:
         return
     assert program.root != whole.root
@@ -151,7 +151,7 @@ def test_from_bytes_flipped_bit_is_another_program_or_refused(at: int, bit: int)
 
 
 def test_from_bytes_other_spellings_of_the_same_program_refused() -> None:
-    plain = TrainingProgram.from_mapping(TRANSFORMER)
+    plain = ProgramDescription.from_mapping(TRANSFORMER)
     canonical = plain.to_bytes()
     assert canonical == canonical_json(plain.to_mapping())
     for data in (
@@ -164,9 +164,9 @@ def test_from_bytes_other_spellings_of_the_same_program_refused() -> None:
     ):
         assert data != canonical
         with pytest.raises(SpecificationError, match=r"canonical form|must be a whole number"):
-            TrainingProgram.from_bytes(data)
+            ProgramDescription.from_bytes(data)
     with pytest.raises(SpecificationError, match=f"has {MAXIMUM_BYTES + 1} bytes; at most {MAXIMUM_BYTES} are read"):
-        TrainingProgram.from_bytes(canonical.ljust(MAXIMUM_BYTES + 1))
+        ProgramDescription.from_bytes(canonical.ljust(MAXIMUM_BYTES + 1))
 
 
 @pytest.mark.parametrize(
@@ -188,18 +188,18 @@ def test_from_bytes_other_spellings_of_the_same_program_refused() -> None:
 )
 def test_from_mapping_limits_are_inclusive(path: str, good: list[Any], bad: list[Any]) -> None:
     for value in good:
-        program = TrainingProgram.from_mapping(changed(TRANSFORMER, path, value))
+        program = ProgramDescription.from_mapping(changed(TRANSFORMER, path, value))
         assert Fields(program.to_mapping(), "").take(path.split(".")[0]) is not None
     for value in bad:
         with pytest.raises(SpecificationError) as caught:
-            TrainingProgram.from_mapping(changed(TRANSFORMER, path, value))
+            ProgramDescription.from_mapping(changed(TRANSFORMER, path, value))
         assert caught.value.field == (
             "schedule.warmup_steps" if path == "schedule.total_steps" and value == 4 else path
         )
 
 
 def test_negative_zero_is_zero() -> None:
-    one, other = (TrainingProgram.from_mapping(changed(TRANSFORMER, "optimizer.beta1", zero)) for zero in (0.0, -0.0))
+    one, other = (ProgramDescription.from_mapping(changed(TRANSFORMER, "optimizer.beta1", zero)) for zero in (0.0, -0.0))
     assert one.root == other.root
     assert math.copysign(1, other.optimizer.beta1) == 1
 
@@ -220,7 +220,7 @@ def test_layout_and_estimate_equal_the_real_model(
     model = {"layers": layers, "heads": heads, "width": heads * depth, "tied_embeddings": flag}
     model |= {"kind": kind, "bias": not flag} if kind == "transformer" else {"kind": "recurrent", "cell": kind}
     mapping = {**TRANSFORMER, "model": model, "vocabulary": vocabulary, "context": context}
-    program = TrainingProgram.from_mapping(mapping)
+    program = ProgramDescription.from_mapping(mapping)
     layout = StateLayout.of(program)
     real = build_model(program.model, vocabulary=vocabulary, context=context).state_dict()
     expected = [TensorSpec(f"parameter.{name}", tensor.dtype, tuple(tensor.shape)) for name, tensor in real.items()]

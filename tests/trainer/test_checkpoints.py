@@ -22,14 +22,14 @@ from trainer.data.dataset import Dataset, dataset_of
 from trainer.data.tokenizer import BPETokenizer, ByteTokenizer
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, heldout_loss_bits, initial_state
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.layout import StateLayout
 from trainer.store import BlobStore
 
 TEXT = "we hold these truths to be self-evident, that all states are committed equal. " * 60
 
 
-def program_of(kind: str, *, vocabulary: int = 256, **model: Any) -> TrainingProgram:
+def program_of(kind: str, *, vocabulary: int = 256, **model: Any) -> ProgramDescription:
     mapping = {
         "model": {"kind": kind, "layers": 1, "heads": 2, "width": 32, **model},
         "context": 16,
@@ -37,7 +37,7 @@ def program_of(kind: str, *, vocabulary: int = 256, **model: Any) -> TrainingPro
         "evaluation_windows": 9,
         "evaluation_batch": 4,
     }
-    return TrainingProgram.from_task_file(mapping, vocabulary=vocabulary, total_steps=20)
+    return ProgramDescription.from_task_file(mapping, vocabulary=vocabulary, total_steps=20)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def program() -> TrainingProgram:
+def program() -> ProgramDescription:
     return program_of("transformer")
 
 
 @pytest.fixture(scope="module")
-def state(program: TrainingProgram, dataset: Dataset) -> State:
+def state(program: ProgramDescription, dataset: Dataset) -> State:
     return run_segment(program, dataset, initial_state(program), steps=5).state
 
 
@@ -66,7 +66,7 @@ def stored(store: BlobStore, root: bytes, tmp_path: Path) -> Path:
 
 
 def test_save_state_comes_back_with_the_same_root(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path
 ) -> None:
     layout = StateLayout.of(program)
     root = save_state(store, state, layout)
@@ -80,7 +80,7 @@ def test_save_state_comes_back_with_the_same_root(
 
 
 def test_save_state_twice_gives_the_same_file(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path
 ) -> None:
     root = save_state(store, state, StateLayout.of(program))
     first = stored(store, root, tmp_path).read_bytes()
@@ -97,14 +97,14 @@ def test_save_state_of_another_layout_refused(state: State, store: BlobStore, tm
     assert not (tmp_path / "store").exists()
 
 
-def test_load_state_missing_named(program: TrainingProgram, store: BlobStore, tmp_path: Path) -> None:
+def test_load_state_missing_named(program: ProgramDescription, store: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(BlobMissing, match="states/0x0101"):
         load_state(store, b"\1" * 32, StateLayout.of(program), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("place", [0, 7, 8, 60, -1, -5000, None], ids=str)
 def test_load_state_any_damage_refused_and_a_repaired_store_goes_on(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path, place: int | None
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path, place: int | None
 ) -> None:
     layout = StateLayout.of(program)
     root = save_state(store, state, layout)
@@ -122,7 +122,7 @@ def test_load_state_any_damage_refused_and_a_repaired_store_goes_on(
 
 
 def test_load_state_damaged_cache_fetched_again(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path
 ) -> None:
     layout = StateLayout.of(program)
     root = save_state(store, state, layout)
@@ -135,7 +135,7 @@ def test_load_state_damaged_cache_fetched_again(
 
 
 def test_load_state_other_tensors_metadata_or_shapes_refused(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path
 ) -> None:
     layout = StateLayout.of(program)
     root = save_state(store, state, layout)
@@ -158,7 +158,7 @@ def test_load_state_other_tensors_metadata_or_shapes_refused(
 
 
 def test_load_state_huge_file_refused_before_it_is_downloaded(
-    program: TrainingProgram, store: BlobStore, tmp_path: Path
+    program: ProgramDescription, store: BlobStore, tmp_path: Path
 ) -> None:
     path = stored(store, b"\2" * 32, tmp_path)
     path.parent.mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_load_state_huge_file_refused_before_it_is_downloaded(
 
 
 def test_save_state_full_disk_leaves_nothing_half_written(
-    program: TrainingProgram, state: State, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: ProgramDescription, state: State, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -246,7 +246,7 @@ def test_export_checkpoint_measures_the_same_bits_without_trainledger(
 
 
 def test_export_checkpoint_weights_have_plain_names_and_values(
-    program: TrainingProgram, dataset: Dataset, state: State, tmp_path: Path
+    program: ProgramDescription, dataset: Dataset, state: State, tmp_path: Path
 ) -> None:
     folder = export_checkpoint(program, dataset, state, tmp_path / "out")
     weights = load_file(folder / "model.safetensors")
@@ -278,7 +278,7 @@ def test_export_checkpoint_bpe_tokenizer_opens_with_tokenizers(tmp_path: Path) -
 
 
 def test_export_checkpoint_again_replaces_and_spares_other_folders(
-    program: TrainingProgram, dataset: Dataset, state: State, tmp_path: Path
+    program: ProgramDescription, dataset: Dataset, state: State, tmp_path: Path
 ) -> None:
     first = initial_state(program, dataset=dataset)
     export_checkpoint(program, dataset, first, tmp_path / "out")

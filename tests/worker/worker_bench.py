@@ -19,7 +19,7 @@ from trainer.data.tokenizer import ByteTokenizer
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, heldout_loss_of, initial_state
 from trainer.materials import program_path, specification_path
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 from trainer.program.layout import StateLayout
 from trainer.store import BlobStore
 from trainer.worker.policy import WorkerOptions
@@ -33,7 +33,7 @@ TEXT = ("she sells sea shells on the sea shore; the shells she sells are sea she
 IDENTITY = Identity(chain_id=31337, ledger="0x" + "1E" * 20, deployment_block="0x" + "ab" * 32)
 
 
-def tiny_program(**changes: Any) -> TrainingProgram:
+def tiny_program(**changes: Any) -> ProgramDescription:
     fields: dict[str, Any] = {
         "model": {"kind": "transformer", "layers": 1, "heads": 2, "width": 16},
         "context": 8,
@@ -44,7 +44,7 @@ def tiny_program(**changes: Any) -> TrainingProgram:
         "schedule": {"learning_rate": 1e-2},
         **changes,
     }
-    return TrainingProgram.from_task_file(fields, vocabulary=256, total_steps=60)
+    return ProgramDescription.from_task_file(fields, vocabulary=256, total_steps=60)
 
 
 def tiny_dataset() -> Dataset:
@@ -56,7 +56,7 @@ def tiny_dataset() -> Dataset:
 class TinyTask:
     """A published task: what its requester made of it, and its parameters for the chain."""
 
-    program: TrainingProgram
+    program: ProgramDescription
     layout: StateLayout
     dataset: Dataset
     initial: State

@@ -43,6 +43,7 @@ def generate(
     from trainer.cli.checkpoint import pick_state
     from trainer.engine.generate import generate as sample
     from trainer.materials import open_materials
+    from trainer.program.description import ProgramDescription
 
     if not prompt:
         raise UsageError("--prompt is empty; a model needs something to go on from.", remedy="Give a letter at least.")
@@ -56,8 +57,9 @@ def generate(
     state = load_state(materials.store, chosen, materials.layout, context.settings.home / "cache")
     tokenizer = materials.dataset.tokenizer
     start = [int(token) for token in tokenizer.encode(prompt)]
+    description = ProgramDescription.from_mapping(materials.program.description, path="description")
     try:
-        added = sample(materials.program, state, start, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
+        added = sample(description, state, start, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
     except ValueError as error:
         raise UsageError(
             f"Nothing can be generated: {error}.", remedy="Try another --round or --temperature."

@@ -41,13 +41,13 @@ def trace(
     from ledger.atomic import write_atomically
     from ledger.taskfile import load_task_file
     from trainer.data.config import DataConfig
-    from trainer.program.description import TrainingProgram
+    from trainer.program.description import ProgramDescription
     from trainer.program.exact.encoding import encode_program
     from trainer.program.exact.validate import check_program
     from trainer.program.tracing.training import trace_description
 
     task = load_task_file(file)
-    description = TrainingProgram.from_task_file(
+    description = ProgramDescription.from_task_file(
         task.program,
         vocabulary=DataConfig.from_mapping(task.data).vocabulary,
         total_steps=task.rounds * task.steps_per_round,

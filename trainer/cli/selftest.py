@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from ledger.cli.common import CommandApp, CommandContext
-from ledger.errors import TrainledgerError
+from typing import TYPE_CHECKING
 
-__all__ = ["register"]
+from ledger.cli.common import CommandApp, CommandContext
+from ledger.errors import MachineFault
+
+if TYPE_CHECKING:
+    from trainer.engine.exact.selftest import SelfTest
+
+__all__ = ["check_machine", "register"]
 
 
 def register(app: CommandApp) -> None:
@@ -18,7 +23,7 @@ def selftest(context: CommandContext) -> None:
 
     Every operation of exact arithmetic is run on values that reach all exponents and all special values, and its
     bits are compared with the known ones. Ways to multiply matrices that fail are not used; the fastest that is right
-    is named. Uses the device of the settings; needs neither chain nor account. The exit code is 1 if the machine is
+    is named. Uses the device of the settings; needs neither chain nor account. The exit code is 8 if the machine is
     wrong.
 
     The same test on a machine with nothing but torch and numpy: `python -m trainer.engine.exact.selftest cuda`.
@@ -39,9 +44,24 @@ def selftest(context: CommandContext) -> None:
             console.print(f"Exact products: {', '.join(test.backends)}; the fastest here is {test.fastest}.")
 
     context.emit(as_json(test), show)
+    _demand(test)
+
+
+def check_machine(device: str) -> None:
+    """Refuses a machine that fails the self-test: work done there would be wrong, and cost its bond.
+
+    Raises:
+        MachineFault: it fails.
+    """
+    from trainer.engine.exact.selftest import run_selftest
+
+    _demand(run_selftest(device))
+
+
+def _demand(test: SelfTest) -> None:
     if not test.passed:
         wrong = [one.name for one in test.checks if one.fault]
-        raise TrainledgerError(
+        raise MachineFault(
             f"This machine does not compute exactly: {', '.join(wrong)}.",
             remedy="Do not stake on it; report what `trainledger selftest --json` prints.",
         )

@@ -46,6 +46,7 @@ def create(
     Example: trainledger task create examples/quick.toml --account requester
     """
     from ledger.spec import load_task_file
+    from trainer.cli.engine import open_engine
     from trainer.posting import check_limits, prepare_posting, publish_posting
     from trainer.store import BlobStore
 
@@ -58,8 +59,8 @@ def create(
         minimum_lease=client.minimum_lease(),
     )
     balance = _check_balance(client, task_file)
-    context.say("Preparing the data set and the first state …")
-    posting = prepare_posting(task_file)
+    context.say("Preparing the data set, the programs and the first state …")
+    posting = prepare_posting(task_file, engine=open_engine(context))
     if not again:
         _refuse_running(client, posting.parameters.specification_hash)
     store = BlobStore(context.settings.store_url, cache=context.settings.home / "cache")
@@ -67,7 +68,8 @@ def create(
     reward = posting.parameters
     context.say(
         f"Data set: {len(posting.dataset.train):,} tokens to train on, {len(posting.dataset.heldout):,} held out. "
-        f"Model: {posting.layout.parameter_count:,} parameters, held-out loss {posting.base_loss:.4f} untrained.\n"
+        f"Model: {posting.program.layout.parameter_count:,} parameters, held-out loss {posting.base_loss:.4f} "
+        "untrained.\n"
         f"Escrow: {format_tokens(reward.total_reward)} {client.token_symbol} ({reward.rounds} rounds of "
         f"{format_tokens(reward.slot_reward)}), out of {format_tokens(balance)}."
     )
@@ -117,7 +119,7 @@ def _document(posting: Posting, store_url: str) -> dict[str, Any]:
         "program_root": root_hex(parameters.program_root),
         "dataset_root": root_hex(parameters.dataset_root),
         "initial_state_root": root_hex(parameters.initial_state_root),
-        "parameters": posting.layout.parameter_count,
+        "parameters": posting.program.layout.parameter_count,
         "base_loss": posting.base_loss if math.isfinite(posting.base_loss) else None,
         "escrow": amount(parameters.total_reward),
         "store": store_url,

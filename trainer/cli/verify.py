@@ -40,21 +40,20 @@ def verify(
 
     trainledger verify 1 --round 2 --json
     """
-    from trainer.engine.determinism import check_device
+    from trainer.cli.engine import open_engine
     from trainer.materials import open_materials
     from trainer.verify.task import TaskVerdict, TaskVerifier, claims_of
 
     if every and round_number is not None:
         raise UsageError("--round and --all contradict each other.", remedy="Give one of them.")
     settings = context.settings
-    check_device(settings.device)
     client = context.client()
     materials = open_materials(client, task, settings.store_url, settings.home / "cache")
     claims = claims_of(client, materials.task)
     rounds = range(len(claims)) if round_number is None else [round_number]
     if not rounds:
         context.say(f"Task {task} has no submission yet; there is nothing to check.")
-    verifier = TaskVerifier(materials, claims, device=settings.device)
+    verifier = TaskVerifier(materials, claims, engine=open_engine(context))
     verdicts: list[RoundVerdict] = []
     for verdict in verifier.verify(list(rounds)):
         verdicts.append(verdict)

@@ -84,7 +84,6 @@ def run(
 
     trainledger worker run --task 3 --exit-when-done --json
     """
-    from trainer.engine.determinism import check_device
     from trainer.worker.policy import WorkerOptions
 
     settings = context.settings
@@ -106,16 +105,19 @@ def run(
     )
     if once and max_rounds is not None:
         raise UsageError("--once and --max-rounds contradict each other.", remedy="Give one of them.")
-    check_device(settings.device)
     _work(context, options, stake_of)
 
 
 def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None) -> None:
+    from trainer.cli.engine import open_engine
+    from trainer.cli.selftest import check_machine
     from trainer.worker.session import make_worker, worker_folder, worker_lock
     from trainer.worker.stop import stop_on_signals
     from trainer.worker.workshop import Identity
 
     client = context.client(signing=True)
+    engine = open_engine(context)
+    check_machine(context.settings.device)
     signer, owner = client.address, context.address(stake_of) if stake_of else client.address
     home, reporter = context.settings.home, _reporter(context)
     with worker_lock(worker_folder(home, signer), signer), stop_on_signals() as stop:
@@ -131,6 +133,7 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
                 deployment_block=client.deployment.block_hash,
             ),
             options=options,
+            engine=engine,
             home=home,
             store_url=context.settings.store_url,
             reporter=reporter,

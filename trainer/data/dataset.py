@@ -16,8 +16,10 @@ from trainer.data.config import DataConfig
 from trainer.data.corpus import read_corpus
 from trainer.data.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, tokenizer_from_bytes
 from trainer.engine.batches import Tokens
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
+from trainer.program.exact import Part
 from trainer.program.fields import Fields
+from trainer.program.task import TaskProgram, batches_of
 from trainer.store import BlobStore
 
 FORMAT = "trainledger/dataset/1"
@@ -120,8 +122,23 @@ def prepare_dataset(config: DataConfig, *, folder: Path | None = None) -> Datase
     return dataset_of(tokenizer, tokens[: len(tokens) - held], tokens[len(tokens) - held :])
 
 
-def check_program(program: TrainingProgram, dataset: Dataset) -> None:
-    """Raises SpecificationError where a program and a data set do not fit together."""
+def check_programs(program: TaskProgram, dataset: Dataset) -> None:
+    """Raises SpecificationError where the windows that a task's programs read are longer than the data set."""
+    lengths = {Part.TRAIN: len(dataset.train), Part.HELDOUT: len(dataset.heldout)}
+    for built in program.programs:
+        for part, samples, length, shift in batches_of(built.program):
+            needed = (samples if part is Part.HELDOUT else 1) * length + shift
+            if lengths[part] < needed:
+                raise SpecificationError(
+                    f"The programs read {needed} tokens of the {part.name.lower()} part, and the data set has "
+                    f"{lengths[part]}.",
+                    field="dataset",
+                    remedy="Nothing sensible would come of it: leave the task alone.",
+                )
+
+
+def check_description(program: ProgramDescription, dataset: Dataset) -> None:
+    """Raises SpecificationError where a description and a data set do not fit together."""
     if program.vocabulary != dataset.vocabulary:
         raise SpecificationError(
             f"program.vocabulary is {program.vocabulary} but the data set has {dataset.vocabulary} tokens.",

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trainer.engine.determinism import set_determinism
 from trainer.engine.state import model_of
-from trainer.program.description import TrainingProgram
+from trainer.program.description import ProgramDescription
 
 # Below the smallest float32 there is nothing to divide by: only the likeliest token is left.
 _NO_CHANCE = torch.finfo(torch.float32).tiny
@@ -17,7 +16,7 @@ _NO_CHANCE = torch.finfo(torch.float32).tiny
 
 @torch.no_grad()
 def generate(
-    program: TrainingProgram,
+    program: ProgramDescription,
     state: Mapping[str, Tensor],
     prompt: Sequence[int],
     *,
@@ -39,7 +38,6 @@ def generate(
         raise ValueError(f"the prompt needs tokens from 0 to {program.vocabulary - 1}")
     if tokens < 0 or not temperature >= 0 or (top_k is not None and top_k < 1):
         raise ValueError(f"tokens={tokens}, temperature={temperature}, top_k={top_k} is out of range")
-    set_determinism(program.threads)
     model = model_of(program, state).eval()
     generator = torch.Generator().manual_seed(seed)
     history = list(prompt)

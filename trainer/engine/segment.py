@@ -1,28 +1,26 @@
-"""Segments: run a program for some steps from one state, and give the next."""
+"""Segments: run a task's programs for some steps from one state, and give the next (docs/programs.md)."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
 
-from ledger.errors import ResourceError
-from trainer.engine.batches import TokenData, batch
-from trainer.engine.determinism import check_device, set_determinism
-from trainer.engine.evaluate import heldout_loss
-from trainer.engine.schedule import learning_rate
-from trainer.engine.state import State, capture, check_state, step_of, training_objects
-from trainer.models import LanguageModel
-from trainer.program.description import MAXIMUM_STEPS, TrainingProgram
-from trainer.program.layout import HELDOUT_LOSS, StateLayout
+from ledger.errors import MachineFault, ResourceError
+from trainer.engine.batches import TokenData
+from trainer.engine.engines import Engine, ReferenceEngine, Run
+from trainer.engine.exact.batching import DatasetBatches
+from trainer.engine.state import State, check_state, heldout_loss_of
+from trainer.program.exact import BuiltProgram
+from trainer.program.task import TaskProgram
 
+_LOSS, _STEP = 0, 1  # places of the tensors that every state begins with
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
@@ -30,14 +28,13 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 class StepReport:
     """Where a running segment stands. `loss` is the mean training loss (nats per token) of the step just done.
 
-    `step` is the counter after the step, `done` of `total` counts this call's steps, `seconds` since it began.
+    `step` is the state's counter after the step, `done` of `total` counts this call's steps, `seconds` since it began.
     """
 
     step: int
     done: int
     total: int
     loss: float
-    learning_rate: float
     tokens: int
     seconds: float
 
@@ -47,8 +44,7 @@ class SegmentResult:
     """What a segment gave.
 
     Attributes:
-        state: the next state; where `completed` is false, a state to go on from, whose held-out loss is still the
-            one it started with.
+        state: the next state; where `completed` is false, a state to go on from, not yet measured.
         steps: steps done in this call. train_losses: (counter after the step, loss) of each reported step.
         heldout_loss: float32 value as stored in the state. seconds: wall time with evaluation.
         tokens: training tokens seen. not_finite_at: first reported step whose loss was NaN or infinite.
@@ -65,134 +61,159 @@ class SegmentResult:
 
 
 def run_segment(
-    program: TrainingProgram,
+    program: TaskProgram,
     dataset: TokenData,
     state: State,
     *,
     steps: int,
+    engine: Engine | None = None,
     slot: int = 0,
-    device: str = "cpu",
     report_every: int = 10,
     on_step: Callable[[StepReport], None] | None = None,
     snapshot: Callable[[State], None] | None = None,
     snapshot_seconds: float = 10.0,
     should_stop: Callable[[], bool] | None = None,
+    recheck: int | None = None,
 ) -> SegmentResult:
-    """Train `steps` more optimizer steps from `state`, measure the held-out loss, and give the next state.
+    """Run the training program `steps` times from `state`, then the evaluation program once, and give the next state.
 
-    The result is a function of program, data, state, steps and slot alone. To resume an interrupted segment, call it
-    again from the last snapshot with the steps that are left: `start + asked - step_of(snapshot)`; the result is the
-    same to the bit. `steps` may be 0, which only measures (a snapshot may be of the last step).
+    The result is a function of program, data, state, steps and slot alone, the same on every machine and engine. To
+    resume an interrupted segment, call it again from the last snapshot with the steps that are left:
+    `start + asked - step_of(snapshot)`. `steps` may be 0, which only measures (a snapshot may be of the last step).
 
     Args:
         steps: at least 0. slot: of the round, it decides the batches.
+        engine: what runs the programs; None takes the reference.
         report_every: the loss is read, and `on_step` and `should_stop` called, every so many steps and at the last.
-        snapshot: given a copy of the state about every `snapshot_seconds`; it has the base's held-out loss.
+        snapshot: given a copy of the state about every `snapshot_seconds`. It is the very state between two steps,
+            with the last batch's loss where the held-out one will be.
         should_stop: true ends the segment early, with `completed` false.
+        recheck: the run, from 0 (`steps` is the evaluation), that is repeated on the reference and compared.
 
     Raises:
-        ResourceError: memory ran out. SettingsError: see `check_device` and `set_determinism`.
-        ValueError: the state does not follow the program's layout, or no window fits the data.
+        MachineFault: the run that was repeated gave other bits: nothing of this segment can be trusted.
+        ResourceError: memory ran out.
+        ValueError: the state does not follow the program's layout.
     """
     if steps < 0 or report_every < 1:
         raise ValueError(f"steps is {steps} and report_every {report_every}")
-    check_state(state, StateLayout.of(program))
-    start = step_of(state)
-    if start + steps > MAXIMUM_STEPS:
-        raise ValueError(f"step {start + steps} is beyond the last one, {MAXIMUM_STEPS}")
-    check_device(device)
-    set_determinism(program.threads)
+    check_state(state, program.layout)
     with _memory_errors(program):
-        run = _Run(program, dataset, state, slot=slot, device=device)
+        segment = _Segment(program, dataset, engine or ReferenceEngine(), slot=slot, recheck=recheck)
         began = last_snapshot = time.perf_counter()
         losses: list[tuple[int, float]] = []
         done, stopped = 0, False
-        while done < steps and not stopped:
-            loss = run.step()
+        run = segment.open(program.training, list(state.values())) if steps else None
+        while run is not None and done < steps and not stopped:
+            segment.step(run, program.training, number=done)
             done += 1
             if done % report_every == 0 or done == steps:
-                report = run.report(loss, done=done, total=steps, seconds=time.perf_counter() - began)
+                report = segment.report(run, done=done, total=steps, seconds=time.perf_counter() - began)
                 losses.append((report.step, report.loss))
                 if on_step is not None:
                     on_step(report)
                 stopped = done < steps and should_stop is not None and should_stop()
             if snapshot is not None and done < steps and time.perf_counter() - last_snapshot >= snapshot_seconds:
-                snapshot(run.capture(state[HELDOUT_LOSS]))
+                snapshot(_named(program, run.state()))
                 last_snapshot = time.perf_counter()
-        ended = run.capture(state[HELDOUT_LOSS] if stopped else heldout_loss(run.model, dataset, program))
+        trained = state if run is None else _named(program, run.state())
+        del run  # its memory, before the evaluation takes some
+        ended = trained if stopped else segment.evaluated(trained, number=steps)
     return SegmentResult(
         state=ended,
         steps=done,
         completed=not stopped,
         train_losses=tuple(losses),
-        heldout_loss=float(ended[HELDOUT_LOSS].item()),
+        heldout_loss=heldout_loss_of(ended),
         seconds=time.perf_counter() - began,
-        tokens=done * program.batch_size * program.context,
+        tokens=done * program.tokens_per_step,
         not_finite_at=next((at for at, value in losses if not math.isfinite(value)), None),
     )
 
 
-class _Run:
-    """Model, optimizer and counter of one running segment."""
+def measured(program: TaskProgram, dataset: TokenData, state: State, *, engine: Engine | None = None) -> State:
+    """The state with its held-out loss measured: a segment of no steps."""
+    return run_segment(program, dataset, state, steps=0, engine=engine).state
 
-    model: LanguageModel
-    optimizer: AdamW
 
-    def __init__(self, program: TrainingProgram, dataset: TokenData, state: State, *, slot: int, device: str) -> None:
-        self._program, self._dataset, self._slot, self._device = program, dataset, slot, device
-        self.model, self.optimizer = training_objects(program, state, device=device)
-        self.model.train()
-        self._parameters = list(self.model.parameters())
-        self._counter = step_of(state)
-        self._rate = 0.0
+class _Segment:
+    """What all runs of a segment have in common."""
 
-    def step(self) -> Tensor:
-        """One optimizer step; the loss stays on the device, so that nothing waits for it."""
-        program = self._program
-        inputs, targets = batch(self._dataset, program, step=self._counter, slot=self._slot)
-        loss: Tensor = self.model(inputs.to(self._device), targets.to(self._device))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
-        if program.optimizer.gradient_clip > 0:
-            clip_grad_norm_(self._parameters, program.optimizer.gradient_clip)
-        self._rate = learning_rate(program.schedule, self._counter)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate
-        self.optimizer.step()
-        self._counter += 1
-        return loss.detach()
+    def __init__(
+        self, program: TaskProgram, dataset: TokenData, engine: Engine, *, slot: int, recheck: int | None
+    ) -> None:
+        self._program, self._dataset, self._slot = program, dataset, slot
+        self._engine = engine
+        self._recheck = None if engine.is_reference else recheck
 
-    def report(self, loss: Tensor, *, done: int, total: int, seconds: float) -> StepReport:
-        """Read the loss and put a report together."""
+    def open(self, built: BuiltProgram, state: list[Tensor]) -> Run:
+        """A run of one of the programs, holding the state."""
+        run = self._engine.open(built)
+        run.load(state)
+        return run
+
+    def step(self, run: Run, built: BuiltProgram, *, number: int) -> None:
+        """Runs a program once; `number` counts the segment's runs."""
+        # Which samples a batch has follows from the state's own counter.
+        batches = DatasetBatches(
+            data=self._dataset, seed=self._program.seed, slot=self._slot, step=int(run.tensor(_STEP).item())
+        )
+        if number != self._recheck:
+            run.step(batches)
+            return
+        before = run.state()
+        run.step(batches)
+        repeated = ReferenceEngine().open(built)
+        repeated.load(before)
+        repeated.step(batches)
+        _compare(built, run.state(), repeated.state(), engine=self._engine.name, number=number)
+
+    def evaluated(self, state: State, *, number: int) -> State:
+        """The state after the evaluation program."""
+        run = self.open(self._program.evaluation, list(state.values()))
+        self.step(run, self._program.evaluation, number=number)
+        return _named(self._program, run.state())
+
+    def report(self, run: Run, *, done: int, total: int, seconds: float) -> StepReport:
+        """Where the segment stands."""
         return StepReport(
-            step=self._counter,
+            step=int(run.tensor(_STEP).item()),
             done=done,
             total=total,
-            loss=loss.item(),
-            learning_rate=self._rate,
-            tokens=done * self._program.batch_size * self._program.context,
+            loss=float(run.tensor(_LOSS).item()),
+            tokens=done * self._program.tokens_per_step,
             seconds=seconds,
         )
 
-    def capture(self, loss: float | Tensor) -> State:
-        """The state now."""
-        return capture(self.model, self.optimizer, step=self._counter, loss=loss)
+
+def _named(program: TaskProgram, tensors: list[Tensor]) -> State:
+    return OrderedDict(zip(program.layout.names, tensors, strict=True))
+
+
+def _compare(built: BuiltProgram, found: list[Tensor], wanted: list[Tensor], *, engine: str, number: int) -> None:
+    for tensor, here, there in zip(built.program.states, found, wanted, strict=True):
+        if not torch.equal(here.view(torch.uint8), there.view(torch.uint8)):
+            raise MachineFault(
+                f"Run {number} of the segment gave another {tensor.name} on the {engine} engine than on the reference.",
+                remedy="Nothing was submitted. Try `trainledger selftest`, and check this machine's memory; the "
+                "reference engine alone is right but slow (--engine reference).",
+            )
 
 
 @contextmanager
-def _memory_errors(program: TrainingProgram) -> Iterator[None]:
-    """Turn the several ways in which PyTorch runs out of memory into one error that says what to change."""
+def _memory_errors(program: TaskProgram) -> Iterator[None]:
+    """Turn the several ways in which memory runs out into one error that says what to change."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         text = str(error)
         exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not exhausted and not any(sign in text.lower() for sign in _OUT_OF_MEMORY):
             raise
         first = text.splitlines()[0] if text else "no memory left"
         raise ResourceError(
-            f"Out of memory while training (batch {program.batch_size} of {program.context} tokens, "
-            f"width {program.model.width}, {program.model.layers} layers): {first}",
+            f"Out of memory while training ({program.layout.parameter_count:,} parameters, batches of "
+            f"{program.tokens_per_step:,} tokens): {first}",
             remedy="Close other programs, use a machine with more memory, or leave this task to others; "
             "a requester can post it again with a smaller batch_size, context or width.",
         ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ledger.errors import ToolMissing
+from ledger.errors import ResourceError, ToolMissing
 from trainer.engine.exact.fast import CompiledProgram, Source, write_source
 from trainer.program.exact import Program
 
@@ -93,21 +93,47 @@ def compiled_program(
         CompilerError: no compiler, or it failed or took too long. SpecificationError: too large to be compiled.
     """
     source = write_source(program, keep=keep)
-    path = build_library(source, folder, compiler or find_compiler(), timeout=timeout)
-    return CompiledProgram(program, constants, source, ctypes.CDLL(str(path)), threads=threads)
+    library = open_library(source, folder, compiler or find_compiler(), timeout=timeout)
+    return CompiledProgram(program, constants, source, library, threads=threads)
+
+
+def open_library(source: Source, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> ctypes.CDLL:
+    """The library of a source, built where the folder does not have it, and loaded.
+
+    Raises:
+        CompilerError, ResourceError: as `build_library`.
+    """
+    path = build_library(source, folder, compiler, timeout=timeout)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # damaged on the disk: made again, once
+        path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(build_library(source, folder, compiler, timeout=timeout)))
 
 
 def build_library(source: Source, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> Path:
     """The shared library of a source: that of the folder, or a new one, which appears there whole or not at all.
 
     Raises:
-        CompilerError: the compiler failed or took too long.
+        CompilerError: the compiler failed or took too long. ResourceError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.key}-{compiler.identity[:16]}.so"
     if target.exists():
         return target
-    deadline = time.monotonic() + timeout
+    try:
+        _build(source, target, compiler, time.monotonic() + timeout)
+    except OSError as error:
+        raise ResourceError(
+            f"Compiled programs cannot be kept in {folder}: {error.strerror}.",
+            remedy="Free some space there, or name another folder with TRAINLEDGER_LIBRARIES.",
+        ) from error
+    return target
+
+
+def _build(source: Source, target: Path, compiler: Compiler, deadline: float) -> None:
+    folder = target.parent
+    # Libraries are run, so nobody else may put one there.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as place:
         objects = []
         for number, text in enumerate(source.units):
@@ -122,7 +148,6 @@ def build_library(source: Source, folder: Path, compiler: Compiler, *, timeout: 
         linked = [compiler.path, "-shared", "-pthread", *objects, "-o", str(library), "-lm"]
         _output(linked, deadline - time.monotonic())
         os.replace(library, target)
-    return target
 
 
 def _output(command: Sequence[str], timeout: float) -> str:

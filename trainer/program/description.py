@@ -1,4 +1,6 @@
-"""The program description: everything but the data that decides what a training step does (formats §4).
+"""The description of a task's programs: what a requester writes, and what they are traced from (docs/programs.md).
+
+It decides nothing: the traced programs do. A task carries it so that people can read it and exports can use it.
 
 Importable with nothing but numpy and torch installed; only `to_bytes` and `from_bytes` need `ledger.canonical`.
 """
@@ -11,22 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import SpecificationError
-from trainer.commit.hashing import Kind, bytes_root
 from trainer.models.config import ModelConfig, RecurrentConfig, TransformerConfig
 from trainer.program.fields import Fields
+from trainer.program.task import MAXIMUM_SEED
 
-FORMAT = "trainledger/program/1"
+FORMAT = "trainledger/description/1"
 
-# Caps that keep a hostile program from exhausting a worker. A worker's own policy may be stricter (see `estimate`).
+# Caps that keep a mistake in a task file from exhausting the requester's machine.
 MAXIMUM_LAYERS = 128
 MAXIMUM_WIDTH = 8192
 MAXIMUM_HEADS = 128
 MAXIMUM_VOCABULARY = 65_536  # tokens are uint16
 MAXIMUM_CONTEXT = 8192
 MAXIMUM_BATCH = 4096
-MAXIMUM_STEPS = 2**24  # AdamW's own step counter is a float32, exact up to here
-MAXIMUM_SEED = 2**53 - 1  # the largest integer that canonical JSON can hold
-MAXIMUM_THREADS = 64
+MAXIMUM_STEPS = 2**24
 MAXIMUM_PARAMETERS = 2**28
 MAXIMUM_BATCH_TOKENS = 2**20
 MAXIMUM_BATCH_LOGITS = 2**30  # batch × context × vocabulary: 4 GiB of float32
@@ -59,15 +59,15 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingProgram:
-    """A validated program. Equal programs have equal bytes and equal roots.
+class ProgramDescription:
+    """A validated description. Equal descriptions have equal bytes.
 
     Attributes:
         vocabulary: number of token values, equal to the data set's.
         context: tokens of a window, T. batch_size: windows of a step, B.
         evaluation_windows, evaluation_batch: held-out windows measured, and how many at a time.
         seed: of the first parameters and of the batches.
-        threads: CPU threads; part of the program because sums split among threads depend on their number.
+        shards: equal parts of a batch, summed exactly: up to so many ranks of a worker can share a step.
     """
 
     model: ModelConfig
@@ -79,7 +79,7 @@ class TrainingProgram:
     evaluation_windows: int
     evaluation_batch: int
     seed: int
-    threads: int
+    shards: int = 1
 
     def to_mapping(self) -> dict[str, Any]:
         """The description as JSON values, all fields present."""
@@ -102,13 +102,8 @@ class TrainingProgram:
 
         return canonical_json(self.to_mapping())
 
-    @property
-    def root(self) -> bytes:
-        """The program root, 32 bytes."""
-        return bytes_root(Kind.PROGRAM, 0, self.to_bytes())
-
     @classmethod
-    def from_bytes(cls, data: bytes) -> TrainingProgram:
+    def from_bytes(cls, data: bytes) -> ProgramDescription:
         """Parse canonical JSON; raises SpecificationError on anything else, also JSON that is not canonical."""
         from ledger.canonical import parse_json_strict  # see to_bytes
 
@@ -117,13 +112,13 @@ class TrainingProgram:
         program = cls.from_mapping(parse_json_strict(data, "program description"))
         if program.to_bytes() != data:
             raise SpecificationError(
-                "The program description is not in canonical form.",
-                remedy="Write it with TrainingProgram.to_bytes (RFC 8785: sorted keys, no spaces, shortest numbers).",
+                "The description is not in canonical form.",
+                remedy="Write it with ProgramDescription.to_bytes (RFC 8785: sorted keys, no spaces, short numbers).",
             )
         return program
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], *, path: str = "") -> TrainingProgram:
+    def from_mapping(cls, mapping: Mapping[str, Any], *, path: str = "") -> ProgramDescription:
         """Read a complete description; raises SpecificationError naming the first wrong field."""
         fields = Fields(mapping, path)
         fields.take_choice("format", [FORMAT])
@@ -137,14 +132,14 @@ class TrainingProgram:
             evaluation_windows=fields.take_int("evaluation_windows", 1, MAXIMUM_EVALUATION_TOKENS),
             evaluation_batch=fields.take_int("evaluation_batch", 1, MAXIMUM_BATCH),
             seed=fields.take_int("seed", 0, MAXIMUM_SEED),
-            threads=fields.take_int("threads", 1, MAXIMUM_THREADS),
+            shards=fields.take_int("shards", 1, MAXIMUM_BATCH),
         )
         fields.done()
         _check_products(program, fields)
         return program
 
     @classmethod
-    def from_task_file(cls, mapping: Mapping[str, Any], *, vocabulary: int, total_steps: int) -> TrainingProgram:
+    def from_task_file(cls, mapping: Mapping[str, Any], *, vocabulary: int, total_steps: int) -> ProgramDescription:
         """Read the `[program]` section of a task file, where all but `model.kind` has a default.
 
         `vocabulary` comes from the prepared data set, `total_steps` (rounds × steps per round) is the schedule's
@@ -170,8 +165,7 @@ _DEFAULTS: dict[str, Any] = {
     "evaluation_windows": 256,
     "evaluation_batch": 32,
     "seed": 1,
-    # Two workers with two threads each on two cores spend nine tenths of their time waiting at each other's barriers.
-    "threads": 1,
+    "shards": 1,
 }
 
 
@@ -244,8 +238,15 @@ def _schedule(fields: Fields) -> ScheduleConfig:
     return schedule
 
 
-def _check_products(program: TrainingProgram, fields: Fields) -> None:
-    """Refuse sizes that are each allowed but together too large."""
+def _check_products(program: ProgramDescription, fields: Fields) -> None:
+    """Refuse sizes that are each allowed but together too large, or do not fit each other."""
+    if program.batch_size % program.shards:
+        name = fields.name("shards")
+        raise SpecificationError(
+            f"{name} is {program.shards}, which does not divide the batch of {program.batch_size}.",
+            field=name,
+            remedy=f"Use a divisor of {fields.name('batch_size')}.",
+        )
     largest = max(program.batch_size, program.evaluation_batch)
     tokens = largest * program.context
     batch = "batch_size" if largest == program.batch_size else "evaluation_batch"
@@ -269,7 +270,7 @@ def _check_products(program: TrainingProgram, fields: Fields) -> None:
             )
 
 
-def rough_parameters(program: TrainingProgram) -> int:
+def rough_parameters(program: ProgramDescription) -> int:
     """Upper bound of the number of parameters, from the sizes alone: no module is built for a refused program."""
     model = program.model
     tables = (2 * program.vocabulary + program.context) * model.width

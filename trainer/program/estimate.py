@@ -1,54 +1,42 @@
-"""What a program will need, before any of it is allocated or downloaded."""
+"""What a task's programs will need, before any of it is allocated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.models.config import TransformerConfig
-from trainer.program.description import TrainingProgram
-from trainer.program.layout import StateLayout
+from trainer.program.exact import cost_of
+from trainer.program.task import TaskProgram
 
-_FLOAT = 4
-# What PyTorch and its libraries allocate for themselves on the first step: measured 85 to 110 MB on x86-64.
+# What an engine and its libraries allocate for themselves: measured 85 to 110 MB on x86-64.
 _WORKSPACE = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Sizes of a program.
+    """Sizes of a task's programs.
 
     Attributes:
         parameters: elements. state_bytes: of a checkpoint. memory_bytes: a guess, rather high than low, of what
-            training adds at its peak to a process that has loaded PyTorch (CPU). flops_per_step: forward and
-            backward.
+            training adds at its peak to a process that has loaded PyTorch. flops_per_step: of one training step,
+            flops_to_measure: of one evaluation (`Cost.flops`: products count two, every other instruction one).
     """
 
     parameters: int
     state_bytes: int
     memory_bytes: int
     flops_per_step: int
+    flops_to_measure: int
 
 
-def estimate(program: TrainingProgram) -> Estimate:
-    """Sizes of a program, from its shapes alone."""
-    layout = StateLayout.of(program)
-    parameters = layout.parameter_count
-    model = program.model
-    tokens = program.batch_size * program.context
-    # Activations kept for the backward pass: a transformer block keeps about 18 vectors of its width a token (norms,
-    # queries, keys, values, attention's output, the feed-forward layer's 4 + 4, sums); a recurrent layer about 12.
-    kept = 18 if isinstance(model, TransformerConfig) else 12
-    activations = tokens * model.width * _FLOAT * (kept * model.layers + 8)
-    training_logits = 3 * tokens * program.vocabulary * _FLOAT  # logits, their softmax, their gradient
-    evaluation_tokens = program.evaluation_batch * program.context
-    evaluation = evaluation_tokens * (2 * program.vocabulary + 8 * model.width) * _FLOAT
-    # The state handed in, the model's own copy with gradients, and one captured copy.
-    tensors = 3 * layout.total_bytes + parameters * _FLOAT
-    attention_layers = model.layers if isinstance(model, TransformerConfig) else 1
-    flops = 6 * parameters * tokens + 12 * attention_layers * model.width * program.context * tokens
+def estimate(program: TaskProgram) -> Estimate:
+    """Sizes of a task's programs, from their records alone."""
+    training, evaluation = cost_of(program.training.program), cost_of(program.evaluation.program)
+    state = program.layout.total_bytes
     return Estimate(
-        parameters=parameters,
-        state_bytes=layout.total_bytes,
-        memory_bytes=_WORKSPACE + tensors + max(activations + training_logits, evaluation),
-        flops_per_step=flops,
+        parameters=program.layout.parameter_count,
+        state_bytes=state,
+        # The engine's peak counts the state once; the next state, the state handed in and one copy come on top.
+        memory_bytes=_WORKSPACE + 3 * state + max(training.peak_bytes, evaluation.peak_bytes),
+        flops_per_step=training.flops,
+        flops_to_measure=evaluation.flops,
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
 import torch
 
-from trainer.models import build_model
-from trainer.program.description import TrainingProgram
+from trainer.program.exact.operations import DType, Program
 
 HELDOUT_LOSS = "metric.heldout_loss"
 STEP = "counter.step"
 PARAMETER = "parameter."
 MOMENT1 = "moment1."
 MOMENT2 = "moment2."
+
+_DTYPES = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,9 @@ class StateLayout:
     tensors: tuple[TensorSpec, ...]
 
     @staticmethod
-    @functools.lru_cache(maxsize=64)
-    def of(program: TrainingProgram) -> StateLayout:
-        """Layout of a program's states. Shapes come from the model built without memory (meta device)."""
-        with torch.device("meta"):
-            model = build_model(program.model, vocabulary=program.vocabulary, context=program.context)
-        parameters = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-        head = [TensorSpec(HELDOUT_LOSS, torch.float32, (1,)), TensorSpec(STEP, torch.int64, (1,))]
-        body = [
-            TensorSpec(prefix + name, torch.float32, shape)
-            for prefix in (PARAMETER, MOMENT1, MOMENT2)
-            for name, shape in parameters
-        ]
-        return StateLayout(tuple(head + body))
+    def of(program: Program) -> StateLayout:
+        """Layout of a checked program's states."""
+        return StateLayout(tuple(TensorSpec(one.name, _DTYPES[one.dtype], one.shape) for one in program.states))
 
     @property
     def names(self) -> tuple[str, ...]:

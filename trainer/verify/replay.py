@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ledger.types import Checkpoint
 from trainer.commit.states import state_root
+from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport, run_segment
 from trainer.engine.state import State, heldout_loss_bits
 from trainer.materials import Materials
@@ -36,11 +37,13 @@ def replay_round(
     base: State,
     claim: Checkpoint,
     *,
-    device: str = "cpu",
+    engine: Engine | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> ReplayResult | None:
     """Trains the claim's steps from `base` and compares. None where `should_stop` ended it early.
+
+    `engine` None takes the reference; every engine gives the same bits.
 
     `base` must be the state that the claim's parent root names; the caller has checked that.
 
@@ -52,7 +55,7 @@ def replay_round(
         materials.dataset,
         base,
         steps=claim.steps,
-        device=device,
+        engine=engine,
         on_step=on_step,
         should_stop=should_stop,
     )

@@ -18,6 +18,7 @@ from ledger.errors import BlobCorrupt, BlobMissing, DataError, SpecificationErro
 from ledger.performance import bits_float
 from ledger.types import Checkpoint, SlotStatus, Task
 from trainer.checkpoints import load_state
+from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport
 from trainer.engine.state import State
 from trainer.materials import Materials
@@ -123,12 +124,12 @@ class TaskVerifier:
         materials: Materials,
         claims: Sequence[Claim],
         *,
-        device: str = "cpu",
+        engine: Engine | None = None,
         on_step: Callable[[int, StepReport], None] | None = None,
     ) -> None:
         self._materials = materials
         self._claims = list(claims)
-        self._device = device
+        self._engine = engine
         self._on_step = on_step
         # The last state known to have the root beside it: the end of the replay before.
         self._at: tuple[bytes, State] | None = None
@@ -206,7 +207,7 @@ class TaskVerifier:
             self._materials,
             base,
             entry,
-            device=self._device,
+            engine=self._engine,
             on_step=None if report is None else (lambda step: report(entry.round, step)),
         )
         assert result is not None  # nothing was given that could stop it

@@ -1,18 +1,23 @@
-"""What this machine can do: memory and disk left, and how fast it was at programs that it has run."""
+"""What this machine can do: memory and disk left, and how fast it is at programs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 import torch
 
 from ledger.atomic import write_atomically
+from trainer.engine.engines import Engine
+from trainer.engine.exact.functions import function_kernel
+from trainer.program.exact import BuiltProgram, DType, ProgramBuilder, Role, cost_of
 
 # Old programs' speeds are dropped beyond this many, oldest first.
 _REMEMBERED = 200
+_PROBE, _PROBE_SECONDS = 128, 0.2
 
 
 def free_memory(device: str = "cpu") -> int | None:
@@ -39,32 +44,72 @@ def _memory_limit() -> int:
     return 2**63 if limit == "max" else max(0, int(limit) - used)
 
 
+def probe() -> BuiltProgram:
+    """A small program of products and element-wise work, to learn an engine's speed with."""
+    build = ProgramBuilder(Role.MERGE)
+    build.state("x", DType.FLOAT32, (_PROBE, _PROBE))
+    x = build.load("x")
+    for _ in range(4):
+        x = build.pointwise(function_kernel("gelu"), build.matmul(x, x, (13, 13)), dtype=DType.FLOAT32)
+    build.store("x", x)
+    return build.finish()
+
+
+def measure_flops(engine: Engine) -> float:
+    """Operations a second (`Cost.flops`) of an engine at the probe: takes a moment."""
+    built = probe()
+    run = engine.open(built)
+    run.load([torch.eye(_PROBE)])
+    run.step()
+    began = time.perf_counter()
+    steps = 0
+    while time.perf_counter() - began < _PROBE_SECONDS:
+        run.step()
+        steps += 1
+    return cost_of(built.program).flops * steps / (time.perf_counter() - began)
+
+
 class SpeedRecord:
-    """Seconds per step of programs run here, kept in a small file. A damaged or missing file is an empty record."""
+    """Seconds per step of programs run here, kept in a small file. A damaged or missing file is an empty record.
+
+    Speeds are kept for each engine by its name.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def seconds_per_step(self, program_root: bytes, device: str) -> float | None:
-        value = self._read().get(f"{device} {program_root.hex()}")
+    def seconds_per_step(self, program_root: bytes, engine: str) -> float | None:
+        value = self._read().get(f"{engine} {program_root.hex()}")
         return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None
 
-    def note(self, program_root: bytes, device: str, *, seconds: float, steps: int) -> None:
+    def note(self, program_root: bytes, engine: str, *, seconds: float, steps: int) -> None:
         """Remembers a run of `steps` that took so long, evaluation included."""
         if steps < 1 or seconds <= 0:
             return
         record = self._read()
-        name = f"{device} {program_root.hex()}"
+        name = f"{engine} {program_root.hex()}"
         record.pop(name, None)
         record[name] = seconds / steps
-        kept = dict(list(record.items())[-_REMEMBERED:])
-        write_atomically(self._path, json.dumps(kept, indent=1).encode())
+        self._write(dict(list(record.items())[-_REMEMBERED:]))
 
-    def forget(self, program_root: bytes, device: str) -> None:
+    def flops_per_second(self, engine: Engine) -> float:
+        """How fast an engine is in general, measured the first time (`measure_flops`)."""
+        name = f"{engine.name} flops"
+        known = self._read().get(name)
+        if isinstance(known, int | float) and 1 <= known < 1e18:
+            return float(known)
+        measured = measure_flops(engine)
+        self._write(self._read() | {name: measured})
+        return measured
+
+    def forget(self, program_root: bytes, engine: str) -> None:
         """Drops what was remembered, so that the next look measures again."""
         record = self._read()
-        if record.pop(f"{device} {program_root.hex()}", None) is not None:
-            write_atomically(self._path, json.dumps(record, indent=1).encode())
+        if record.pop(f"{engine} {program_root.hex()}", None) is not None:
+            self._write(record)
+
+    def _write(self, record: dict[str, object]) -> None:
+        write_atomically(self._path, json.dumps(record, indent=1).encode())
 
     def _read(self) -> dict[str, object]:
         try:

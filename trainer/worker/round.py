@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
-from ledger.errors import ChainError, ContractReverted, DataError, LeaseLost, ResourceError, TransactionFailed
+from ledger.errors import (
+    ChainError,
+    ContractReverted,
+    DataError,
+    LeaseLost,
+    MachineFault,
+    ResourceError,
+    TransactionFailed,
+)
 from ledger.performance import bits_float
 from ledger.types import SlotStatus
 from trainer.checkpoints import save_state
 from trainer.commit.states import loss_proof
+from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport, run_segment
 from trainer.engine.state import State, heldout_loss_bits, step_of
 from trainer.materials import Materials
@@ -83,6 +93,7 @@ class RoundRunner:
         chain: WorkerChain,
         *,
         options: WorkerOptions,
+        engine: Engine,
         snapshots: SnapshotStore,
         speeds: SpeedRecord,
         reporter: Reporter,
@@ -91,6 +102,7 @@ class RoundRunner:
     ) -> None:
         self._chain = chain
         self._options = options
+        self._engine = engine
         self._snapshots = snapshots
         self._speeds = speeds
         self._reporter = reporter
@@ -104,6 +116,7 @@ class RoundRunner:
             LeaseLost: the slot is no longer this worker's; its snapshot is kept.
             Interrupted, Terminated: asked to stop; the snapshot is written.
             ResourceError: disk or memory ran out; the last snapshot is kept.
+            MachineFault: the run that was repeated on the reference gave other bits; the snapshots are gone.
         """
         trained = prepared.snapshot
         if trained is None or trained.stage != "trained":
@@ -135,13 +148,18 @@ class RoundRunner:
                     prepared.start,
                     steps=asked - before,
                     slot=lease.slot,
-                    device=self._options.device,
+                    engine=self._engine,
                     report_every=self._report_every(prepared),
                     on_step=show,
                     snapshot=keep,
                     snapshot_seconds=self._options.snapshot_seconds,
                     should_stop=lambda: self._stop.requested or watch.problem is not None,
+                    # Any run of the segment, the evaluation too; nobody can know beforehand which.
+                    recheck=secrets.randbelow(asked - before + 1),
                 )
+            except MachineFault:
+                self._snapshots.remove(prepared.key)
+                raise
             finally:
                 self._reporter.round_over()
         if not result.completed:
@@ -150,7 +168,7 @@ class RoundRunner:
             if self._stop.requested:
                 raise self._stop.error(remedy=f"Step {done} of {asked} is kept. {RESUME}")
             raise LeaseLost(watch.problem or "", remedy=f"Step {done} of {asked} is kept, in case the slot comes back.")
-        self._speeds.note(materials.program.root, self._options.device, seconds=result.seconds, steps=result.steps)
+        self._speeds.note(materials.program.root, self._engine.name, seconds=result.seconds, steps=result.steps)
         if result.not_finite_at is not None:
             self._reporter.say(
                 "loss-not-finite",
@@ -164,7 +182,7 @@ class RoundRunner:
         )
 
     def _report_every(self, prepared: Prepared) -> int:
-        speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._options.device)
+        speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._engine.name)
         return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
 
     def _progress(self, report: StepReport, lease: Lease, *, loss: float, before: int, asked: int) -> RoundProgress:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ledger.atomic import release_lock, try_lock
 from ledger.errors import UsageError
+from trainer.engine.engines import Engine
 from trainer.store import BlobStore
 from trainer.worker.board import Board
 from trainer.worker.machine import SpeedRecord
@@ -61,6 +62,7 @@ def make_worker(
     worker: str,
     identity: Identity,
     options: WorkerOptions,
+    engine: Engine,
     home: Path,
     store_url: str,
     reporter: Reporter,
@@ -80,6 +82,7 @@ def make_worker(
         chain,
         identity=identity,
         options=options,
+        engine=engine,
         store_url=store_url,
         open_store=open_store or (lambda url: BlobStore(url, cache=cache)),
         cache=cache,
@@ -93,6 +96,7 @@ def make_worker(
     runner = RoundRunner(
         chain,
         options=options,
+        engine=engine,
         snapshots=snapshots,
         speeds=speeds,
         reporter=reporter,

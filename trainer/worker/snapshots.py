@@ -154,6 +154,10 @@ class SnapshotStore:
             return None
         return Snapshot(key=key, attempt=attempt, base_step=base_step, stage=stage, state=state, root=root)
 
+    def remove(self, key: JobKey) -> None:
+        """Deletes the job's snapshot: nothing of it can be trusted."""
+        self.path(key).unlink(missing_ok=True)
+
     def remove_before(self, key: JobKey) -> int:
         """Deletes snapshots of the key's task that belong to earlier rounds; returns how many."""
         removed = 0

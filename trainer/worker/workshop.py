@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ledger.amounts import format_tokens
 from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
+from trainer.engine.engines import Engine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
 from trainer.materials import Description, Materials, fetch_description, fetch_materials
@@ -28,6 +30,8 @@ from trainer.worker.stop import Stop
 _FIRST_RETRY, _LAST_RETRY = 5.0, 300.0
 # Steps run to learn a program's speed before anything is promised about it.
 _TRIAL_STEPS = 4
+# A round that seems to take so many leases is not even tried; the estimate is rough, so this is wide.
+_HOPELESS = 8
 # Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
 _STATES_ON_DISK = 4
 _KEPT_MATERIALS = 2
@@ -67,6 +71,7 @@ class Workshop:
         *,
         identity: Identity,
         options: WorkerOptions,
+        engine: Engine,
         store_url: str,
         open_store: Callable[[str], BlobStore],
         cache: Path,
@@ -80,6 +85,7 @@ class Workshop:
         self._chain = chain
         self._identity = identity
         self._options = options
+        self._engine = engine
         self._store_url = store_url
         self._open_store = open_store
         self._cache = cache
@@ -225,49 +231,84 @@ class Workshop:
     def _judge(self, prepared: Prepared) -> Reason | None:
         if prepared.steps_left == 0:
             return None
-        program = prepared.materials.program
-        speed = self._speeds.seconds_per_step(program.root, self._options.device)
+        materials, parameters = prepared.materials, prepared.materials.task.parameters
+        program = materials.program
+        speed = self._speeds.seconds_per_step(program.root, self._engine.name)
         if speed is None:
-            speed = self._measure(prepared.materials, prepared.start)
-        reason = judge_speed(
-            prepared.materials.task.parameters,
-            self._options,
-            seconds_per_step=speed,
-            steps_left=prepared.steps_left,
-        )
+            hopeless = self._too_slow_to_try(materials)
+            if hopeless is not None:
+                return hopeless
+            speed = self._measure(materials, prepared.start)
+        reason = judge_speed(parameters, self._options, seconds_per_step=speed, steps_left=prepared.steps_left)
         if reason is not None:
             # Other programs may have kept the machine busy just then: a refusal must not outlive its cause.
-            self._speeds.forget(program.root, self._options.device)
+            self._speeds.forget(program.root, self._engine.name)
         return reason
 
+    def _too_slow_to_try(self, materials: Materials) -> Reason | None:
+        """A stranger's program may be of any length, so it is judged by its cost before a single step is tried."""
+        parameters = materials.task.parameters
+        needed = estimate(materials.program)
+        flops = needed.flops_per_step * parameters.steps_per_round + needed.flops_to_measure
+        rate = self._speeds.flops_per_second(self._engine)
+        if flops / rate <= _HOPELESS * parameters.lease_seconds:
+            return None
+        return Reason(
+            "slow",
+            f"a round takes {flops / 1e9:,.0f} GFLOP, about {flops / rate:,.0f} s on this machine by its general "
+            f"speed, and the lease lasts {parameters.lease_seconds} s",
+            (parameters.lease_seconds,),
+        )
+
     def _measure(self, materials: Materials, state: State) -> float:
-        """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step."""
-        asked = materials.task.parameters.steps_per_round
+        """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step.
+
+        The first step is repeated on the reference: an engine that is wrong here is found before a bond is locked.
+        """
+        program, parameters = materials.program, materials.task.parameters
+        self._reporter.say(
+            "preparing", f"Preparing the programs of task {materials.task.number}.", task=materials.task.number
+        )
+        for built in (program.training, program.evaluation):
+            self._engine.open(built)  # compiled now, so that compiling is no part of what is measured
+        asked = parameters.steps_per_round
         times: list[float] = []
         result = run_segment(
-            materials.program,
+            program,
             materials.dataset,
             state,
             steps=min(_TRIAL_STEPS, asked),
-            device=self._options.device,
+            engine=self._engine,
             report_every=1,
             on_step=lambda report: times.append(report.seconds),
             should_stop=lambda: self._stop.requested,
+            recheck=0,
         )
         if not result.completed:
             raise self._stop.error(remedy=RESUME)
-        # The first step warms up allocators and caches; of the others the middle one, for a moment's stall is no speed.
+        # The first step warms up and is repeated; of the others the middle one, for a moment's stall is no speed.
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
         step = statistics.median(steps) if steps else times[0]
         total = step * asked + (result.seconds - times[-1])
-        self._speeds.note(materials.program.root, self._options.device, seconds=total, steps=asked)
+        self._speeds.note(program.root, self._engine.name, seconds=total, steps=asked)
+        self._say_cost(materials, seconds=total)
+        return total / asked
+
+    def _say_cost(self, materials: Materials, *, seconds: float) -> None:
+        needed, parameters = estimate(materials.program), materials.task.parameters
+        flops = needed.flops_per_step * parameters.steps_per_round + needed.flops_to_measure
+        hourly = int(parameters.slot_reward * 3600 / max(seconds, 1e-3))
         self._reporter.say(
             "measured",
-            f"A round of task {materials.task.number} will take about {total:.0f} s on this machine.",
+            f"A round of task {materials.task.number} will take about {seconds:.0f} s on this machine: "
+            f"{flops / 1e9:,.1f} GFLOP, {needed.memory_bytes / 2**20:,.0f} MiB of memory, at most "
+            f"{format_tokens(hourly - hourly % 10**16)} tokens an hour.",
             task=materials.task.number,
-            seconds=round(total, 3),
+            seconds=round(seconds, 3),
+            flops=flops,
+            memory_bytes=needed.memory_bytes,
+            reward_per_hour=str(hourly),
         )
-        return total / asked
 
 
 def _text(error: DataError | SpecificationError) -> str:

@@ -13,7 +13,7 @@ from traced import BATCH, CONTEXT, VOCABULARY, Windows, equal_states, first_stat
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.schedule import learning_rate
 from trainer.models import RecurrentConfig, TransformerConfig
-from trainer.program.description import OptimizerConfig, ScheduleConfig, TrainingProgram
+from trainer.program.description import OptimizerConfig, ScheduleConfig, ProgramDescription
 from trainer.program.exact import BuiltProgram
 from trainer.program.exact.operations import Code, Max
 from trainer.program.exact.validate import check_program
@@ -175,7 +175,7 @@ def test_evaluation_measures_all_windows(name: str) -> None:
 def test_trace_description_keeps_the_layout_of_the_description() -> None:
     model = {"kind": "transformer", "layers": 1, "heads": 2, "width": 8}
     table = {"model": model, "context": CONTEXT, "batch_size": 2, "evaluation_windows": 5, "evaluation_batch": 3}
-    description = TrainingProgram.from_task_file(table, vocabulary=VOCABULARY, total_steps=10)
+    description = ProgramDescription.from_task_file(table, vocabulary=VOCABULARY, total_steps=10)
     layout = [(one.name, one.shape) for one in StateLayout.of(description).tensors]
     for built, rows in zip(trace_description(description, windows=4), (2, 4), strict=True):
         check_program(built.program)

@@ -45,7 +45,7 @@ class DatasetBatches:
         return batch_positions(
             seed=self.seed,
             slot=self.slot,
-            step=self.step,
+            step=self.step & 0xFFFFFFFFFFFFFFFF,  # a counter below zero counts as a u64 does
             batch_size=samples,
             train_tokens=len(self.data.train),
             context=length,

@@ -96,6 +96,20 @@ def program_root(program: Program) -> bytes:
     return seal(Tree.PROGRAM, _SEAL_TYPE, len(records), merkle_root(Tree.PROGRAM, leaves))
 
 
+def file_root(data: bytes) -> bytes:
+    """The root of a program's file, from its records alone: what `program_root` gives of the program in it.
+
+    Raises:
+        SpecificationError: not records after their lengths, or too many bytes.
+    """
+    if len(data) > MAXIMUM_FILE_BYTES:
+        raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_FILE_BYTES} are read.")
+    leaves = [leaf(Tree.PROGRAM, record) for record in _split(data)]
+    if not leaves:
+        raise SpecificationError("The program is empty.", field="records")
+    return seal(Tree.PROGRAM, _SEAL_TYPE, len(leaves), merkle_root(Tree.PROGRAM, leaves))
+
+
 def encode_program(program: Program) -> bytes:
     """The file: each record after its length."""
     return b"".join(_LENGTH.pack(len(record)) + record for record in encode_records(program))

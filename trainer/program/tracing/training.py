@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.engine.exact.kernels import Op
 from trainer.models import build_model
-from trainer.program.description import ScheduleConfig, TrainingProgram
+from trainer.program.description import ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role, Value
 from trainer.program.layout import HELDOUT_LOSS, PARAMETER, STEP
 from trainer.program.tracing import rules_fold, rules_index, rules_shape
@@ -111,7 +111,7 @@ def trace_evaluation(
 
 
 def trace_description(
-    description: TrainingProgram, *, windows: int, precision: Precision | None = None
+    description: ProgramDescription, *, windows: int, precision: Precision | None = None
 ) -> tuple[BuiltProgram, BuiltProgram]:
     """The training and the evaluation program of one of the project's own models, as a description has it.
 
@@ -126,6 +126,7 @@ def trace_description(
         description.schedule,
         batch_size=description.batch_size,
         context=description.context,
+        shards=description.shards,
         precision=precision,
     )
     evaluation = trace_evaluation(

@@ -40,6 +40,7 @@ class CompiledProgram:
         if not 1 <= threads <= MOST_THREADS:
             raise ValueError(f"a program runs on 1 to {MOST_THREADS} threads, not {threads}")
         self._program, self._plan, self._threads, self._scratch = program, source.plan, threads, source.scratch
+        self._unread: dict[int, Tensor] = {}
         sizes = {**source.plan.sizes, Base.SCRATCH: source.scratch * threads}
         self._memory = {base: _aligned(sizes[base]) for base in Base}
         self._run = library.tl_run
@@ -60,6 +61,12 @@ class CompiledProgram:
         for base in (Base.STATE, Base.NEXT):  # an unchanged tensor is never written again
             for held, one in zip(self._tensors(base), state, strict=True):
                 held.copy_(_canonical(one))
+        # What no operation writes keeps its bits, and only LOAD reads a NaN as the one NaN.
+        self._unread = {
+            number: given.clone()
+            for number, (one, given) in enumerate(zip(self._program.states, state, strict=True))
+            if one.source is None and given.dtype == torch.float32 and bool(given.isnan().any())
+        }
 
     def step(self, batches: Batches | None = None) -> None:
         """Runs the program once on the state that is held, which becomes the next one.
@@ -78,23 +85,22 @@ class CompiledProgram:
         memory[Base.STATE], memory[Base.NEXT] = memory[Base.NEXT], memory[Base.STATE]
 
     def state(self) -> list[Tensor]:
-        """A copy of the state that is held."""
-        return [held.clone() for held in self._tensors(Base.STATE)]
+        """A copy of the state that is held; an unchanged tensor is as it came, whatever NaNs it has."""
+        return [self._unread.get(number, held).clone() for number, held in enumerate(self._tensors(Base.STATE))]
+
+    def tensor(self, number: int) -> Tensor:
+        """A copy of one tensor of the state that is held."""
+        return self._unread.get(number, self._tensors(Base.STATE)[number]).clone()
 
     def run(self, state: Sequence[Tensor], batches: Batches | None = None) -> list[Tensor]:
         """What `run_program` gives: the state's tensors to the next state's.
-
-        An unchanged tensor is given back as it came, whatever NaNs it has.
 
         Raises:
             ValueError, OSError: as `load` and `step`.
         """
         self.load(state)
         self.step(batches)
-        return [
-            given.clone() if one.source is None else made
-            for one, given, made in zip(self._program.states, state, self.state(), strict=True)
-        ]
+        return self.state()
 
     def output(self, number: int) -> Tensor:
         """An operation's output in the last run, of a source written with `keep`.

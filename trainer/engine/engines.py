@@ -1,0 +1,102 @@
+"""What runs exact programs again and again over a state: one interface, and the reference behind it.
+
+The compiled engine is in `trainer.native`, because it needs a compiler and a folder. All engines give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.engine.exact.backends import BACKENDS, Backend
+from trainer.engine.exact.interpreter import Batches, run_program
+from trainer.program.exact import BuiltProgram
+
+
+class Run(Protocol):
+    """A program with a state that it changes step by step. Not for two threads at a time."""
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Takes a state, the program's tensors in their order. Raises ValueError where they are other ones."""
+
+    def step(self, batches: Batches | None = None) -> None:
+        """Runs the program once; the next state takes the place of the one that is held."""
+
+    def state(self) -> list[Tensor]:
+        """A copy of the state that is held, on the CPU."""
+
+    def tensor(self, number: int) -> Tensor:
+        """A copy of one of its tensors, on the CPU."""
+
+
+class Engine(Protocol):
+    """Opens programs."""
+
+    @property
+    def name(self) -> str:
+        """As users see it: "reference", "compiled"."""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether checking it against the reference would compare the reference with itself."""
+
+    def open(self, built: BuiltProgram) -> Run:
+        """A run of a checked program; memory is taken here."""
+
+
+class ReferenceEngine:
+    """The interpreter that defines what programs mean: slow, on any device.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:<number>".
+        backend: name of the way to multiply (`backends.BACKENDS`); None takes float64. It must be admitted here.
+        threads: of PyTorch's own operations on the CPU; None leaves them as they are.
+    """
+
+    name = "reference"
+    is_reference = True
+
+    def __init__(self, device: str = "cpu", *, backend: str | None = None, threads: int | None = None) -> None:
+        self._device = device
+        self._backend = None if backend is None else BACKENDS[backend]
+        self._threads = threads
+
+    def open(self, built: BuiltProgram) -> Run:
+        """A run of a checked program."""
+        return ReferenceRun(built, self._device, backend=self._backend, threads=self._threads)
+
+
+class ReferenceRun:
+    """A program under the interpreter, and its state."""
+
+    def __init__(
+        self,
+        built: BuiltProgram,
+        device: str = "cpu",
+        *,
+        backend: Backend | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._program, self._device, self._backend, self._threads = built.program, device, backend, threads
+        self._constants = [constant.to(device) for constant in built.constants]
+        self._state: list[Tensor] = []
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        self._state = [one.to(self._device, copy=True) for one in state]
+
+    def step(self, batches: Batches | None = None) -> None:
+        if self._threads is not None:
+            # OpenMP keeps the number for each calling thread. Sums are exact, so it shows in the time alone.
+            torch.set_num_threads(self._threads)
+        self._state = run_program(
+            self._program, self._state, self._constants, batches, device=self._device, backend=self._backend
+        )
+
+    def state(self) -> list[Tensor]:
+        return [one.to("cpu", copy=True) for one in self._state]
+
+    def tensor(self, number: int) -> Tensor:
+        return self._state[number].to("cpu", copy=True)

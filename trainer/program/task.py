@@ -1,0 +1,249 @@
+"""What a task's program root commits to: exact programs that share a state, a seed, and a description for people.
+
+docs/programs.md, "A task's programs". Nothing here reads or writes files: `trainer.materials` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ledger.errors import SpecificationError
+from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_root, seal
+from trainer.program.exact import BuiltProgram, DType, Part, Program, Role, cost_of, program_root
+from trainer.program.exact.operations import Batch, ConstantTensor
+from trainer.program.fields import Fields
+from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
+
+FORMAT = "trainledger/program/2"
+MAXIMUM_SEED = 2**53 - 1  # the largest integer that canonical JSON can hold
+MAXIMUM_MANIFEST_BYTES = 65_536
+MAXIMUM_CONSTANT_BYTES = 2**28  # of all constants of a task's programs together
+
+_MAGIC = b"TLXT\x00\x01\x00\x00"
+_SEAL_TYPE = 2  # single programs have 1
+_NO_ROOT = bytes(32)
+_HEAD = ((HELDOUT_LOSS, DType.FLOAT32, (1,)), (STEP, DType.INT64, (1,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The small file that names a task's programs.
+
+    Attributes:
+        seed: of the batches. training, evaluation, generation: program roots; without a generation program, a task's
+            checkpoints write no text.
+        description: what the programs were traced from, as JSON values; for people and exports, decides nothing.
+    """
+
+    seed: int
+    training: bytes
+    evaluation: bytes
+    generation: bytes | None
+    description: Mapping[str, Any]
+
+    @property
+    def root(self) -> bytes:
+        """The program root of a task, 32 bytes."""
+        from ledger.canonical import canonical_json  # here, so that the engine needs no JSON package
+
+        described = bytes_root(Kind.PROGRAM, 0, canonical_json(dict(self.description)))
+        records = (
+            _MAGIC + self.seed.to_bytes(8, "big"),
+            self.training,
+            self.evaluation,
+            self.generation or _NO_ROOT,
+            described,
+        )
+        merkle = merkle_root(Kind.PROGRAM, [leaf(Kind.PROGRAM, record) for record in records])
+        return seal(Kind.PROGRAM, _SEAL_TYPE, len(records), merkle)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON (RFC 8785)."""
+        from ledger.canonical import canonical_json, root_hex  # see root
+
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "seed": self.seed,
+                "training": root_hex(self.training),
+                "evaluation": root_hex(self.evaluation),
+                "generation": None if self.generation is None else root_hex(self.generation),
+                "description": dict(self.description),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            SpecificationError: too long, not JSON, a wrong field, or bytes that are not canonical.
+        """
+        from ledger.canonical import parse_json_strict, parse_root  # see root
+
+        if len(data) > MAXIMUM_MANIFEST_BYTES:
+            raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_MANIFEST_BYTES} are read.")
+        fields = Fields(parse_json_strict(data, "program"), "")
+        fields.take_choice("format", [FORMAT])
+        generation = fields.take("generation")
+        manifest = cls(
+            seed=fields.take_int("seed", 0, MAXIMUM_SEED),
+            training=parse_root(fields.take("training"), "training"),
+            evaluation=parse_root(fields.take("evaluation"), "evaluation"),
+            generation=None if generation is None else parse_root(generation, "generation"),
+            description=_object(fields.take("description")),
+        )
+        fields.done()
+        if manifest.to_bytes() != data:
+            raise SpecificationError(
+                "The program's file is not in canonical form.",
+                remedy="Write it with Manifest.to_bytes (RFC 8785: sorted keys, no spaces, shortest numbers).",
+            )
+        return manifest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskProgram:
+    """A task's programs with the data of their constants, checked as a whole when an instance is made.
+
+    Each single program is checked before (`load_program`, `check_constants`); here it is checked that they belong
+    together.
+
+    Raises:
+        SpecificationError: programs in the wrong place, or over states that differ.
+    """
+
+    seed: int
+    training: BuiltProgram
+    evaluation: BuiltProgram
+    generation: BuiltProgram | None
+    description: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        check_training(self.training.program)
+        check_companion(self.training.program, self.evaluation.program, Role.EVALUATE)
+        if self.generation is not None:
+            check_companion(self.training.program, self.generation.program, Role.GENERATE)
+
+    @property
+    def programs(self) -> tuple[BuiltProgram, ...]:
+        """All that there are, training first."""
+        return tuple(one for one in (self.training, self.evaluation, self.generation) if one is not None)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What names them."""
+        return Manifest(
+            seed=self.seed,
+            training=program_root(self.training.program),
+            evaluation=program_root(self.evaluation.program),
+            generation=None if self.generation is None else program_root(self.generation.program),
+            description=self.description,
+        )
+
+    @cached_property
+    def root(self) -> bytes:
+        """The program root of a task, 32 bytes."""
+        return self.manifest.root
+
+    @cached_property
+    def layout(self) -> StateLayout:
+        """The tensors of the task's states."""
+        return StateLayout.of(self.training.program)
+
+    @cached_property
+    def tokens_per_step(self) -> int:
+        """Training tokens that a step reads: each of them once as an input, whatever else it is read as."""
+        return max((samples * length for _, samples, length, _ in batches_of(self.training.program)), default=0)
+
+    @cached_property
+    def flops_per_step(self) -> int:
+        """Floating-point and integer operations of one training step (`Cost.flops`)."""
+        return cost_of(self.training.program).flops
+
+
+def batches_of(program: Program) -> list[tuple[Part, int, int, int]]:
+    """Every BATCH of a program: part, samples, length in tokens, shift."""
+    return [
+        (one.attributes.part, one.shape[0], one.shape[1], one.attributes.shift)
+        for one in program.operations
+        if isinstance(one.attributes, Batch)
+    ]
+
+
+def check_training(program: Program) -> None:
+    """Checks that a program is one to train with: its role, and the tensors that every state begins with.
+
+    Raises:
+        SpecificationError: it is not.
+    """
+    _check_role(program, Role.TRAIN)
+    found = tuple((one.name, one.dtype, one.shape) for one in program.states[: len(_HEAD)])
+    if found != _HEAD:
+        raise SpecificationError(
+            f"The training program's states begin with {_names(found)}, and not with {_names(_HEAD)}.",
+            field="training",
+            remedy="Nothing could be paid for such states: leave the task alone.",
+        )
+
+
+def check_companion(training: Program, program: Program, role: Role) -> None:
+    """Checks that a program works on the training program's states, and changes of them what its role may change.
+
+    An evaluation program changes the held-out loss alone, a generation program nothing; its own tensors follow.
+
+    Raises:
+        SpecificationError: it is of another role, over other states, or changes them.
+    """
+    _check_role(program, role)
+    name = _field(role)
+    shared = [(one.name, one.dtype, one.shape) for one in training.states]
+    found = [(one.name, one.dtype, one.shape) for one in program.states]
+    if found[: len(shared)] != shared or (role is Role.EVALUATE and len(found) > len(shared)):
+        raise SpecificationError(
+            f"The {name} program is over other states than the training program.",
+            field=name,
+            remedy="Trace both from the same model and optimizer.",
+        )
+    for one in program.states[: len(shared)]:
+        if one.source is not None and not (role is Role.EVALUATE and one.name == HELDOUT_LOSS):
+            raise SpecificationError(
+                f"The {name} program changes {one.name}.", field=name, remedy="Only training may change the model."
+            )
+
+
+def constants_of(program: Program, limit: int = MAXIMUM_CONSTANT_BYTES) -> tuple[ConstantTensor, ...]:
+    """A program's constants, once it is sure that their data are no more than `limit` bytes.
+
+    Raises:
+        SpecificationError: they are more.
+    """
+    size = sum(math.prod(one.shape) * one.dtype.size for one in program.constants)
+    if size > limit:
+        raise SpecificationError(f"The program's constants have {size} bytes; at most {limit} are read.")
+    return program.constants
+
+
+def _check_role(program: Program, role: Role) -> None:
+    if program.role is not role:
+        raise SpecificationError(
+            f"The {_field(role)} program has the role {program.role.name.lower()}.", field=_field(role)
+        )
+
+
+def _field(role: Role) -> str:
+    return {Role.TRAIN: "training", Role.EVALUATE: "evaluation", Role.GENERATE: "generation"}[role]
+
+
+def _names(tensors: tuple[tuple[str, DType, tuple[int, ...]], ...]) -> str:
+    return ", ".join(f"{name} {dtype.name.lower()} {list(shape)}" for name, dtype, shape in tensors) or "nothing"
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecificationError(f"description is {value!r}, which is not an object.", field="description")
+    return dict(value)
