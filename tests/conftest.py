@@ -26,6 +26,7 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 ETHER = 10**18
+LIBRARIES = Path(__file__).resolve().parent.parent / "build" / "libraries"
 
 
 def make_wallet(name: str) -> Wallet:
@@ -106,5 +107,6 @@ def rolled_back(web3: Web3) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's own files."""
+    """No test reads or writes the user's own files. Compiled programs are shared: a name says all that is in one."""
     monkeypatch.setenv("TRAINLEDGER_HOME", str(tmp_path / "trainledger-home"))
+    monkeypatch.setenv("TRAINLEDGER_LIBRARIES", str(LIBRARIES))

@@ -103,7 +103,7 @@ class TrainerCommands:
     def play(self, states: list[State], *, loss: int | None = None, final: bool = True) -> None:
         """Enters states after the first as rounds, without any worker; the last one stays open if not `final`."""
         for number, state in enumerate(states[1:]):
-            root = save_state(self.tiny.store, state, self.tiny.layout)
+            root = save_state(self.tiny.store, state, self.tiny.program.layout)
             task, base = self.client.task(1), self.client.base_root(1, number)
             self.client.claim(task, number, base_root=base, attempt=0, worker=ALICE)
             bits = heldout_loss_bits(state) if loss is None else loss

@@ -1,10 +1,18 @@
 """Small programs over a small text that has something to learn."""
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from trainer.engine.batches import Tokens
+from trainer.engine.batches import TokenData, Tokens
+from trainer.engine.engines import Engine
+from trainer.engine.segment import measured
+from trainer.engine.state import State, initial_state
+from trainer.native.engine import choose_engine
 from trainer.program.description import ProgramDescription
+from trainer.program.task import TaskProgram
+from trainer.program.tracing.tasks import trace_task
 
 TEXT = ("the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. " * 120).encode()
 
@@ -26,6 +34,29 @@ def small(kind: str = "transformer", **changes: Any) -> ProgramDescription:
         "schedule": {"learning_rate": 1e-2},
     }
     return ProgramDescription.from_task_file({**base, **changes}, vocabulary=256, total_steps=40)
+
+
+def traced(description: ProgramDescription, data: TokenData) -> TaskProgram:
+    """The description's programs for a data set."""
+    return trace_task(description, windows=(len(data.heldout) - 1) // description.context)
+
+
+def first_state(description: ProgramDescription, data: TokenData, *, measure: bool = False) -> State:
+    """The state before training; its held-out loss is NaN unless it is measured."""
+    program = traced(description, data)
+    state = initial_state(description, program.layout)
+    return measured(program, data, state, engine=engine()) if measure else state
+
+
+@functools.lru_cache(maxsize=4)
+def engine(threads: int = 1) -> Engine:
+    """The engine that users have, with libraries that all tests share."""
+    folder = Path(__file__).resolve().parents[2] / "build" / "libraries"
+    return choose_engine("cpu", folder, threads=threads, notice=_no_notice)
+
+
+def _no_notice(text: str) -> None:
+    raise AssertionError(f"the compiled engine is not used: {text}")
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -80,7 +80,9 @@ def rate_of(program: ProgramDescription, step: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
 
-def train(program: ProgramDescription, runs: Runs, state: State, steps: int, slot: int = 0) -> tuple[Named, list[float]]:
+def train(
+    program: ProgramDescription, runs: Runs, state: State, steps: int, slot: int = 0
+) -> tuple[Named, list[float]]:
     """Every tensor after the steps, in float64, and the losses."""
     values = {name: tensor.double() for name, tensor in state.items()}
     named = [name.removeprefix("parameter.") for name in state if name.startswith("parameter.")]

@@ -12,8 +12,8 @@ from trainer.program.description import (
     MAXIMUM_BYTES,
     MAXIMUM_PARAMETERS,
     OptimizerConfig,
-    ScheduleConfig,
     ProgramDescription,
+    ScheduleConfig,
     rough_parameters,
 )
 from trainer.program.estimate import estimate

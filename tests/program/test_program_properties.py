@@ -199,7 +199,9 @@ def test_from_mapping_limits_are_inclusive(path: str, good: list[Any], bad: list
 
 
 def test_negative_zero_is_zero() -> None:
-    one, other = (ProgramDescription.from_mapping(changed(TRANSFORMER, "optimizer.beta1", zero)) for zero in (0.0, -0.0))
+    one, other = (
+        ProgramDescription.from_mapping(changed(TRANSFORMER, "optimizer.beta1", zero)) for zero in (0.0, -0.0)
+    )
     assert one.root == other.root
     assert math.copysign(1, other.optimizer.beta1) == 1
 

@@ -36,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
 def states(tiny: TinyTask) -> list[State]:
     states = tiny.states(ROUNDS)
     for state in states:
-        save_state(tiny.store, state, tiny.layout)
+        save_state(tiny.store, state, tiny.program.layout)
     return states
 
 

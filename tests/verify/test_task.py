@@ -41,7 +41,7 @@ def states(tiny: TinyTask) -> list[State]:
 @pytest.fixture
 def lineage(tiny: TinyTask, states: list[State]) -> list[Checkpoint]:
     """Honest entries; every state is in the store, whole."""
-    roots = [save_state(tiny.store, state, tiny.layout) for state in states]
+    roots = [save_state(tiny.store, state, tiny.program.layout) for state in states]
     return [
         Checkpoint(
             task=1,

@@ -34,7 +34,7 @@ def on_chain(tiny: TinyTask, **changes: Any) -> Task:
 def test_fetch_materials_gives_all_that_was_published(tiny: TinyTask, tmp_path: Path) -> None:
     materials = fetch_materials(fetch_description(on_chain(tiny), tiny.store), tiny.store, tmp_path / "cache")
     assert materials.program == tiny.program
-    assert materials.layout == tiny.layout
+    assert materials.layout == tiny.program.layout
     assert materials.dataset.root == tiny.dataset.root
     assert materials.specification == tiny.specification
 

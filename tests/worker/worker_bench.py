@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_programs import engine, first_state, traced
 from worker_fakes import TOKEN, FakeChain, FakeLedger
 
 from ledger.performance import float_bits
@@ -17,10 +18,10 @@ from trainer.checkpoints import save_state
 from trainer.data.dataset import Dataset, dataset_of, publish_dataset
 from trainer.data.tokenizer import ByteTokenizer
 from trainer.engine.segment import run_segment
-from trainer.engine.state import State, heldout_loss_of, initial_state
-from trainer.materials import program_path, specification_path
+from trainer.engine.state import State, heldout_loss_of
+from trainer.materials import publish_program, specification_path
 from trainer.program.description import ProgramDescription
-from trainer.program.layout import StateLayout
+from trainer.program.task import TaskProgram
 from trainer.store import BlobStore
 from trainer.worker.policy import WorkerOptions
 from trainer.worker.progress import RoundProgress
@@ -40,7 +41,6 @@ def tiny_program(**changes: Any) -> ProgramDescription:
         "batch_size": 4,
         "evaluation_windows": 8,
         "evaluation_batch": 8,
-        "threads": 1,
         "schedule": {"learning_rate": 1e-2},
         **changes,
     }
@@ -56,8 +56,7 @@ def tiny_dataset() -> Dataset:
 class TinyTask:
     """A published task: what its requester made of it, and its parameters for the chain."""
 
-    program: ProgramDescription
-    layout: StateLayout
+    program: TaskProgram
     dataset: Dataset
     initial: State
     specification: TaskSpecification
@@ -69,7 +68,7 @@ class TinyTask:
         states = [self.initial]
         for _ in range(count):
             steps = self.parameters.steps_per_round
-            states.append(run_segment(self.program, self.dataset, states[-1], steps=steps).state)
+            states.append(run_segment(self.program, self.dataset, states[-1], steps=steps, engine=engine()).state)
         return states
 
 
@@ -77,17 +76,17 @@ def publish_tiny_task(
     folder: Path, *, rounds: int = 3, steps: int = 12, target: float | None = None, **changes: Any
 ) -> TinyTask:
     store = BlobStore(str(folder), cache=folder.parent / "requester-cache")
-    program, dataset = tiny_program(), tiny_dataset()
-    layout = StateLayout.of(program)
-    initial = initial_state(program, layout, dataset=dataset)
+    description, dataset = tiny_program(), tiny_dataset()
+    program = traced(description, dataset)
+    initial = first_state(description, dataset, measure=True)
     publish_dataset(dataset, store)
-    store.put_bytes(program_path(program.root), program.to_bytes())
+    publish_program(program, store)
     specification = TaskSpecification(
         title="tiny",
         description="",
         program=program.root,
         dataset=dataset.root,
-        initial_state=save_state(store, initial, layout),
+        initial_state=save_state(store, initial, program.layout),
         rounds=rounds,
         steps_per_round=steps,
     )
@@ -97,7 +96,7 @@ def publish_tiny_task(
         "program_root": program.root,
         "dataset_root": dataset.root,
         "initial_state_root": specification.initial_state,
-        "state_tensors": len(layout),
+        "state_tensors": len(program.layout),
         "rounds": rounds,
         "steps_per_round": steps,
         "minimum_steps": steps,
@@ -111,7 +110,7 @@ def publish_tiny_task(
         "target_loss": 0 if target is None else float_bits(target),
         **changes,
     }
-    return TinyTask(program, layout, dataset, initial, specification, TaskParameters(**values), store)
+    return TinyTask(program, dataset, initial, specification, TaskParameters(**values), store)
 
 
 @dataclass
@@ -202,6 +201,7 @@ def bench(
         worker=staked_by or address,
         identity=IDENTITY,
         options=WorkerOptions(**values),
+        engine=engine(),
         home=home,
         store_url=str(folder / "store"),
         reporter=recorder,

@@ -13,7 +13,7 @@ from traced import BATCH, CONTEXT, VOCABULARY, Windows, equal_states, first_stat
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.schedule import learning_rate
 from trainer.models import RecurrentConfig, TransformerConfig
-from trainer.program.description import OptimizerConfig, ScheduleConfig, ProgramDescription
+from trainer.program.description import OptimizerConfig, ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram
 from trainer.program.exact.operations import Code, Max
 from trainer.program.exact.validate import check_program
