@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ledger.errors import MachineFault
 from trainer.cli import app
 from trainer.engine.exact.selftest import KNOWN_ANSWERS
 
@@ -32,10 +33,10 @@ def test_selftest_json_is_the_whole_result() -> None:
     assert document["fastest"] in document["backends"]
 
 
-def test_selftest_on_a_wrong_machine_ends_with_1_and_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selftest_on_a_wrong_machine_is_refused_and_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KNOWN_ANSWERS, "square root", "11" * 32)
     result = CliRunner().invoke(app, ["selftest", "--json"])
-    assert result.exit_code == 1
+    assert result.exit_code == MachineFault.exit_code
     assert json.loads(result.stdout)["passed"] is False
     assert "does not compute exactly: square root" in json.loads(result.stderr)["problem"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from trainer_cli import TrainerCommands, make_commands
+from worker_bench import tiny_program
 
 from ledger.canonical import root_hex
 from ledger.performance import bits_float, float_bits
@@ -14,7 +15,7 @@ from trainer.checkpoints import state_path
 from trainer.commit.states import state_root
 from trainer.engine import segment
 from trainer.engine.generate import generate
-from trainer.engine.state import State, heldout_loss_bits
+from trainer.engine.state import State, heldout_loss_bits, heldout_loss_of
 
 
 @pytest.fixture
@@ -131,9 +132,9 @@ def test_verify_interrupted_says_so_and_keeps_what_it_found(
         rounds.append(1)
         if len(rounds) == 2:
             raise KeyboardInterrupt
-        return bits_float(heldout_loss_bits(states[1]))
+        return heldout_loss_of(states[1])
 
-    monkeypatch.setattr(segment, "heldout_loss", second_time)
+    monkeypatch.setattr(segment, "heldout_loss_of", second_time)
     done = commands.run("verify", "1")
     assert done.exit_code == 130
     assert done.stdout.count("Round 0 (final") == done.stdout.count("\n") == 1
@@ -227,7 +228,7 @@ def test_export_killed_in_the_middle_is_done_again(
 def test_generate_json_and_text_are_the_engines_own(commands: TrainerCommands, states: list[State]) -> None:
     commands.play(states)
     words = ["generate", "--task", "1", "--prompt", "sea ", "--tokens", "12", "--seed", "5", "--top-k", "9"]
-    added = generate(commands.tiny.program, states[2], b"sea ", tokens=12, temperature=1.5, top_k=9, seed=5)
+    added = generate(tiny_program(), states[2], b"sea ", tokens=12, temperature=1.5, top_k=9, seed=5)
     text = (b"sea " + bytes(added)).decode(errors="replace")
     assert commands.ask(*words, "--temperature", "1.5") == {
         "task": 1,

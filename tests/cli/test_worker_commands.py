@@ -72,7 +72,7 @@ def test_worker_exit_when_done_plays_the_task_to_its_end(commands: TrainerComman
     said = commands.events("--task", "1", "--exit-when-done", "--turn-seconds", "0")
     shown = [line["event"] for line in said if line["event"] not in ("progress", "waiting")]
     one_round = ["claimed", "published", "submitted", "finalised", "paid"]
-    assert shown == ["started", "measured", *one_round, *one_round, "finished"]
+    assert shown == ["started", "preparing", "measured", *one_round, *one_round, "finished"]
     assert [set(line) - {"event", "time", "text"} for line in named(said, "claimed")] == [
         {"task", "round", "attempt", "deadline"}
     ] * 2

@@ -56,7 +56,6 @@ batch_size = 4
 evaluation_windows = 8
 evaluation_batch = 8
 seed = 3
-threads = 1
 
 [program.model]
 kind = "transformer"

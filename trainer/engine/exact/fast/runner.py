@@ -46,6 +46,11 @@ class CompiledProgram:
         self._run = library.tl_run
         self._run.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_size_t]
         self._run.restype = ctypes.c_int
+        self._batches = [
+            (self._at(place, torch.int32, one.shape), one.attributes)
+            for place, one in zip(source.plan.outputs, program.operations, strict=True)
+            if isinstance(one.attributes, Batch)
+        ]
         declared = [(TORCH_DTYPES[one.dtype], one.shape) for one in program.constants]
         _demand("constant", constants, declared)
         for place, one in zip(source.plan.constants, constants, strict=True):
@@ -75,9 +80,8 @@ class CompiledProgram:
             ValueError: the program reads tokens, and no batches or other ones were given.
             OSError: the system gives no more threads; the state is as it was.
         """
-        for place, one in zip(self._plan.outputs, self._program.operations, strict=True):
-            if isinstance(one.attributes, Batch):
-                self._at(place, torch.int32, one.shape).copy_(_tokens(batches, one.attributes, one.shape))
+        for held, batch in self._batches:
+            held.copy_(_tokens(batches, batch, tuple(held.shape)))
         addresses = (ctypes.c_void_p * len(Base))(*(self._memory[base].data_ptr() for base in Base))
         if self._run(addresses, self._threads, self._scratch):
             raise OSError(f"no {self._threads} threads could be started")
@@ -90,7 +94,7 @@ class CompiledProgram:
 
     def tensor(self, number: int) -> Tensor:
         """A copy of one tensor of the state that is held."""
-        return self._unread.get(number, self._tensors(Base.STATE)[number]).clone()
+        return self._unread[number].clone() if number in self._unread else self._tensor(Base.STATE, number).clone()
 
     def run(self, state: Sequence[Tensor], batches: Batches | None = None) -> list[Tensor]:
         """What `run_program` gives: the state's tensors to the next state's.
@@ -113,10 +117,11 @@ class CompiledProgram:
         return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape).clone()
 
     def _tensors(self, base: Base) -> list[Tensor]:
-        return [
-            self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape)
-            for place, one in zip(self._plan.states, self._program.states, strict=True)
-        ]
+        return [self._tensor(base, number) for number in range(len(self._program.states))]
+
+    def _tensor(self, base: Base, number: int) -> Tensor:
+        place, one = self._plan.states[number], self._program.states[number]
+        return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape)
 
     def _at(self, place: Place, dtype: torch.dtype, shape: Shape) -> Tensor:
         return self._memory[place.base][place.offset : place.offset + place.size].view(dtype).view(shape)

@@ -14,7 +14,6 @@ from ledger.errors import SpecificationError
 from trainer.engine.exact.fast.bodies import Body, body_of, copying, narrowing, widening
 from trainer.engine.exact.fast.nests import product
 from trainer.engine.exact.fast.plan import Base, Meetings, Place, Plan, make_plan
-from trainer.program.exact.encoding import program_root
 from trainer.program.exact.operations import Batch, Constant, DType, Load, Program
 
 UNIT_CHARACTERS = 60_000
@@ -31,7 +30,8 @@ class Source:
     """What to compile and what a run needs to know of it.
 
     Attributes:
-        key: names what is compiled: the program's root and the text.
+        key: names what is compiled: a hash of the text. Programs that differ in their constants' data, such as
+            learning rates, share it.
         units: C files, each compiled on its own and linked together.
         plan: where everything lies. scratch: bytes that each thread needs.
     """
@@ -71,7 +71,7 @@ def write_source(program: Program, *, keep: bool = False) -> Source:
         raise SpecificationError("The program has too many different operations to be compiled.")
     units = (*_function_units(names), _main_unit(calls, names))
     text = hashlib.sha256("\0".join(units).encode()).hexdigest()
-    return Source(f"{program_root(program).hex()[:32]}-{text[:32]}", units, plan, scratch)
+    return Source(text, units, plan, scratch)
 
 
 def _calls(program: Program, plan: Plan) -> Iterator[_Call]:
