@@ -78,8 +78,8 @@ def run_segment(
     """Run the training program `steps` times from `state`, then the evaluation program once, and give the next state.
 
     The result is a function of program, data, state, steps and slot alone, the same on every machine and engine. To
-    resume an interrupted segment, call it again from the last snapshot with the steps that are left:
-    `start + asked - step_of(snapshot)`. `steps` may be 0, which only measures (a snapshot may be of the last step).
+    resume an interrupted segment, call it again from the last snapshot with the steps that are left, which follow from
+    the two counters (`steps_between`). `steps` may be 0, which only measures (a snapshot may be of the last step).
 
     Args:
         steps: at least 0. slot: of the round, it decides the batches.
@@ -192,7 +192,8 @@ def _named(program: TaskProgram, tensors: list[Tensor]) -> State:
 
 def _compare(built: BuiltProgram, found: list[Tensor], wanted: list[Tensor], *, engine: str, number: int) -> None:
     for tensor, here, there in zip(built.program.states, found, wanted, strict=True):
-        if not torch.equal(here.view(torch.uint8), there.view(torch.uint8)):
+        # As bytes, which tell zeros and NaNs apart; in one row, because a tensor may have no dimensions.
+        if not torch.equal(*(one.reshape(-1).view(torch.uint8) for one in (here, there))):
             raise MachineFault(
                 f"Run {number} of the segment gave another {tensor.name} on the {engine} engine than on the reference.",
                 remedy="Nothing was submitted. Try `trainledger selftest`, and check this machine's memory; the "

@@ -1,4 +1,4 @@
-"""C text to a loaded library: found compiler, cache by what decides the result, atomic writes (docs/fast-path.md)."""
+"""C text to a loaded library: found compiler, cache by what decides the result, checked files (docs/fast-path.md)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ FLAGS = (
     "-w",
 )
 _SHOWN = 2_000  # characters of a compiler's complaint
+_DIGEST = 32  # bytes after a library's own; the loader does not look there
 
 
 class CompilerError(ToolMissing):
@@ -101,26 +102,25 @@ def open_library(source: Source, folder: Path, compiler: Compiler, *, timeout: f
     """The library of a source, built where the folder does not have it, and loaded.
 
     Raises:
-        CompilerError, ResourceError: as `build_library`.
+        CompilerError: as `build_library`, or the system refuses to load what was built. ResourceError: as there.
     """
     path = build_library(source, folder, compiler, timeout=timeout)
     try:
         return ctypes.CDLL(str(path))
-    except OSError:  # damaged on the disk: made again, once
-        path.unlink(missing_ok=True)
-        return ctypes.CDLL(str(build_library(source, folder, compiler, timeout=timeout)))
+    except OSError as error:  # a disk mounted without execution, say
+        raise CompilerError(f"The compiled program {path} cannot be loaded: {error}.") from None
 
 
 def build_library(source: Source, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> Path:
-    """The shared library of a source: that of the folder, or a new one, which appears there whole or not at all.
+    """The shared library of a source: that of the folder, or a new one where that is missing or damaged.
 
     Raises:
         CompilerError: the compiler failed or took too long. ResourceError: the folder cannot be written.
     """
     target = folder / f"{source.key}-{compiler.identity[:16]}.so"
-    if target.exists():
-        return target
     try:
+        if _is_whole(target):
+            return target
         _build(source, target, compiler, time.monotonic() + timeout)
     except OSError as error:
         raise ResourceError(
@@ -147,7 +147,19 @@ def _build(source: Source, target: Path, compiler: Compiler, deadline: float) ->
         library = Path(place) / "program.so"
         linked = [compiler.path, "-shared", "-pthread", *objects, "-o", str(library), "-lm"]
         _output(linked, deadline - time.monotonic())
+        with library.open("r+b") as file:
+            digest = hashlib.sha256(file.read()).digest()
+            file.write(digest)
         os.replace(library, target)
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a file ends with the SHA-256 of the rest: a loader would die of one that is cut short."""
+    try:
+        data = library.read_bytes()
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:]
 
 
 def _output(command: Sequence[str], timeout: float) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 from ledger.errors import SpecificationError
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_root, seal
+from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.program.exact import BuiltProgram, DType, Part, Program, Role, cost_of, program_root
-from trainer.program.exact.operations import Batch, ConstantTensor
+from trainer.program.exact.operations import Batch, ConstantTensor, Load, Pointwise
 from trainer.program.fields import Fields
 from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
 
@@ -27,6 +28,8 @@ _MAGIC = b"TLXT\x00\x01\x00\x00"
 _SEAL_TYPE = 2  # single programs have 1
 _NO_ROOT = bytes(32)
 _HEAD = ((HELDOUT_LOSS, DType.FLOAT32, (1,)), (STEP, DType.INT64, (1,)))
+_STEP = 1  # its place there
+_ONE_MORE = Kernel(1, (Instruction(Op.INPUT), Instruction(Op.CONST, word=1), Instruction(Op.IADD, 0, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +179,8 @@ def batches_of(program: Program) -> list[tuple[Part, int, int, int]]:
 
 
 def check_training(program: Program) -> None:
-    """Checks that a program is one to train with: its role, and the tensors that every state begins with.
+    """Checks that a program is one to train with: its role, the tensors that every state begins with, and that it
+    counts its steps one by one, because training that is taken up again learns from the state how far it has come.
 
     Raises:
         SpecificationError: it is not.
@@ -188,6 +192,12 @@ def check_training(program: Program) -> None:
             f"The training program's states begin with {_names(found)}, and not with {_names(_HEAD)}.",
             field="training",
             remedy="Nothing could be paid for such states: leave the task alone.",
+        )
+    if not _counts(program):
+        raise SpecificationError(
+            f"The training program does not add one to {STEP}.",
+            field="training",
+            remedy="Nobody could tell how far a state has come: leave the task alone.",
         )
 
 
@@ -226,6 +236,16 @@ def constants_of(program: Program, limit: int = MAXIMUM_CONSTANT_BYTES) -> tuple
     if size > limit:
         raise SpecificationError(f"The program's constants have {size} bytes; at most {limit} are read.")
     return program.constants
+
+
+def _counts(program: Program) -> bool:
+    """Whether the next counter is the operation that adds one to the counter's LOAD."""
+    source = program.states[_STEP].source
+    one = None if source is None else program.operations[source]
+    if one is None or not isinstance(one.attributes, Pointwise) or one.attributes.kernel != _ONE_MORE:
+        return False
+    read = program.operations[one.operands[0].source].attributes
+    return isinstance(read, Load) and read.index == _STEP
 
 
 def _check_role(program: Program, role: Role) -> None:

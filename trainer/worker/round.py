@@ -25,7 +25,7 @@ from trainer.checkpoints import save_state
 from trainer.commit.states import loss_proof
 from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport, run_segment
-from trainer.engine.state import State, heldout_loss_bits, step_of
+from trainer.engine.state import State, heldout_loss_bits, step_of, steps_between
 from trainer.materials import Materials
 from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, is_outage, lease_problem
 from trainer.worker.machine import SpeedRecord
@@ -53,7 +53,7 @@ class Prepared:
         asked = self.materials.task.parameters.steps_per_round
         if self.snapshot is not None and self.snapshot.stage == "trained":
             return 0
-        return asked - (step_of(self.start) - self.base_step)
+        return asked - steps_between(self.base_step, step_of(self.start))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class RoundRunner:
     def _train(self, prepared: Prepared, lease: Lease) -> Snapshot:
         materials, base_step = prepared.materials, prepared.base_step
         program, asked = materials.program, materials.task.parameters.steps_per_round
-        before = step_of(prepared.start) - base_step
+        before = steps_between(base_step, step_of(prepared.start))
 
         def keep(state: State) -> None:
             self._snapshots.save(
@@ -248,7 +248,7 @@ class RoundRunner:
             round=lease.round,
             attempt=lease.attempt,
             state_root=trained.root,
-            steps=step_of(trained.state) - prepared.base_step,
+            steps=steps_between(prepared.base_step, step_of(trained.state)),
             loss_bits=heldout_loss_bits(trained.state),
         )
         proof = loss_proof(trained.state.values())
