@@ -40,6 +40,10 @@ class Engine(Protocol):
         """As users see it: "reference", "compiled"."""
 
     @property
+    def setting(self) -> str:
+        """Name, device and threads: all of it that its speed depends on."""
+
+    @property
     def is_reference(self) -> bool:
         """Whether checking it against the reference would compare the reference with itself."""
 
@@ -63,6 +67,7 @@ class ReferenceEngine:
         self._device = device
         self._backend = None if backend is None else BACKENDS[backend]
         self._threads = threads
+        self.setting = f"{self.name} {device} {threads or 'all'}"
 
     def open(self, built: BuiltProgram) -> Run:
         """A run of a checked program."""

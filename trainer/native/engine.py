@@ -35,6 +35,7 @@ class CompiledEngine:
 
     def __init__(self, folder: Path, *, threads: int, compiler: Compiler, notice: Notice) -> None:
         self._folder, self._threads, self._compiler, self._notice = folder, threads, compiler, notice
+        self.setting = f"{self.name} cpu {threads}"
         self._known: dict[bytes, tuple[Source, ctypes.CDLL] | None] = {}
 
     def open(self, built: BuiltProgram) -> Run:

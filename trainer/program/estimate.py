@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.program.exact import cost_of
-from trainer.program.task import TaskProgram
+from trainer.program.exact import Cost, Part, Program, cost_of
+from trainer.program.task import TaskProgram, batches_of
 
 # What an engine and its libraries allocate for themselves: measured 85 to 110 MB on x86-64.
 _WORKSPACE = 2**27
+# While a batch is read, each of its tokens takes places and copies besides its own word.
+_TOKEN_BYTES = 24
+# What is no operation on numbers still takes time: writing an element takes that of some operations, and finding a
+# sample's place, a hash, that of many (0.5 microseconds, where compiled programs do 10 to 80 operations a nanosecond).
+_ELEMENT_WORK, _SAMPLE_WORK = 8, 2**15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +24,8 @@ class Estimate:
         parameters: elements. state_bytes: of a checkpoint. memory_bytes: a guess, rather high than low, of what
             training adds at its peak to a process that has loaded PyTorch. flops_per_step: of one training step,
             flops_to_measure: of one evaluation (`Cost.flops`: products count two, every other instruction one).
+        work_per_step, work_to_measure: the same with what copying elements and reading batches takes, as so many
+            operations: a program may do nothing else, and take years.
     """
 
     parameters: int
@@ -26,6 +33,8 @@ class Estimate:
     memory_bytes: int
     flops_per_step: int
     flops_to_measure: int
+    work_per_step: int
+    work_to_measure: int
 
 
 def estimate(program: TaskProgram) -> Estimate:
@@ -36,7 +45,24 @@ def estimate(program: TaskProgram) -> Estimate:
         parameters=program.layout.parameter_count,
         state_bytes=state,
         # The engine's peak counts the state once; the next state, the state handed in and one copy come on top.
-        memory_bytes=_WORKSPACE + 3 * state + max(training.peak_bytes, evaluation.peak_bytes),
+        memory_bytes=_WORKSPACE
+        + 3 * state
+        + max(
+            cost.peak_bytes + _batch_bytes(one)
+            for cost, one in ((training, program.training.program), (evaluation, program.evaluation.program))
+        ),
         flops_per_step=training.flops,
         flops_to_measure=evaluation.flops,
+        work_per_step=_work(training, program.training.program),
+        work_to_measure=_work(evaluation, program.evaluation.program),
     )
+
+
+def _batch_bytes(program: Program) -> int:
+    """What reading the largest batch takes besides the batch."""
+    return max((samples * length * _TOKEN_BYTES for _, samples, length, _ in batches_of(program)), default=0)
+
+
+def _work(cost: Cost, program: Program) -> int:
+    hashed = sum(samples for part, samples, _, _ in batches_of(program) if part is Part.TRAIN)
+    return cost.flops + _ELEMENT_WORK * cost.elements + _SAMPLE_WORK * hashed

@@ -72,7 +72,7 @@ def measure_flops(engine: Engine) -> float:
 class SpeedRecord:
     """Seconds per step of programs run here, kept in a small file. A damaged or missing file is an empty record.
 
-    Speeds are kept for each engine by its name.
+    Speeds are kept for each engine by its `Engine.setting`: on other threads or another device it has another speed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +94,7 @@ class SpeedRecord:
 
     def flops_per_second(self, engine: Engine) -> float:
         """How fast an engine is in general, measured the first time (`measure_flops`)."""
-        name = f"{engine.name} flops"
+        name = f"{engine.setting} flops"
         known = self._read().get(name)
         if isinstance(known, int | float) and 1 <= known < 1e18:
             return float(known)

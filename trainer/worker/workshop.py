@@ -32,6 +32,10 @@ _FIRST_RETRY, _LAST_RETRY = 5.0, 300.0
 _TRIAL_STEPS = 4
 # A round that seems to take so many leases is not even tried; the estimate is rough, so this is wide.
 _HOPELESS = 8
+# Nothing can interrupt a single run of a program, so one that seems to take so many seconds is not begun either.
+_LONGEST_RUN = 86_400.0
+# One run of each round is repeated on the reference interpreter, which is so many times slower: 60 to 80 were measured.
+_REFERENCE_SLOWER = 100
 # Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
 _STATES_ON_DISK = 4
 _KEPT_MATERIALS = 2
@@ -233,7 +237,7 @@ class Workshop:
             return None
         materials, parameters = prepared.materials, prepared.materials.task.parameters
         program = materials.program
-        speed = self._speeds.seconds_per_step(program.root, self._engine.name)
+        speed = self._speeds.seconds_per_step(program.root, self._engine.setting)
         if speed is None:
             hopeless = self._too_slow_to_try(materials)
             if hopeless is not None:
@@ -242,23 +246,33 @@ class Workshop:
         reason = judge_speed(parameters, self._options, seconds_per_step=speed, steps_left=prepared.steps_left)
         if reason is not None:
             # Other programs may have kept the machine busy just then: a refusal must not outlive its cause.
-            self._speeds.forget(program.root, self._engine.name)
+            self._speeds.forget(program.root, self._engine.setting)
         return reason
 
     def _too_slow_to_try(self, materials: Materials) -> Reason | None:
         """A stranger's program may be of any length, so it is judged by its cost before a single step is tried."""
         parameters = materials.task.parameters
         needed = estimate(materials.program)
-        flops = needed.flops_per_step * parameters.steps_per_round + needed.flops_to_measure
         rate = self._speeds.flops_per_second(self._engine)
-        if flops / rate <= _HOPELESS * parameters.lease_seconds:
-            return None
-        return Reason(
-            "slow",
-            f"a round takes {flops / 1e9:,.0f} GFLOP, about {flops / rate:,.0f} s on this machine by its general "
-            f"speed, and the lease lasts {parameters.lease_seconds} s",
-            (parameters.lease_seconds,),
-        )
+        single = max(needed.work_per_step, needed.work_to_measure) / rate
+        repeated = 0.0 if self._engine.is_reference else single * _REFERENCE_SLOWER
+        whole = (needed.work_per_step * parameters.steps_per_round + needed.work_to_measure) / rate + repeated
+        if whole > _HOPELESS * parameters.lease_seconds:
+            flops = needed.flops_per_step * parameters.steps_per_round + needed.flops_to_measure
+            return Reason(
+                "slow",
+                f"a round takes {flops / 1e9:,.0f} GFLOP, about {whole:,.0f} s on this machine by its general speed, "
+                f"and the lease lasts {parameters.lease_seconds} s",
+                (parameters.lease_seconds,),
+            )
+        if max(single, repeated) > _LONGEST_RUN:
+            return Reason(
+                "slow",
+                f"a single run of its programs takes about {max(single, repeated):,.0f} s on this machine by its "
+                f"general speed, and nothing could interrupt it; {_LONGEST_RUN:,.0f} s are the most",
+                (parameters.lease_seconds,),
+            )
+        return None
 
     def _measure(self, materials: Materials, state: State) -> float:
         """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step.
@@ -286,11 +300,12 @@ class Workshop:
         )
         if not result.completed:
             raise self._stop.error(remedy=RESUME)
-        # The first step warms up and is repeated; of the others the middle one, for a moment's stall is no speed.
+        # The first step is repeated, as one of each round is; of the others the middle one, for a moment's stall is no
+        # speed.
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
         step = statistics.median(steps) if steps else times[0]
-        total = step * asked + (result.seconds - times[-1])
-        self._speeds.note(program.root, self._engine.name, seconds=total, steps=asked)
+        total = times[0] + step * (asked - 1) + (result.seconds - times[-1])
+        self._speeds.note(program.root, self._engine.setting, seconds=total, steps=asked)
         self._say_cost(materials, seconds=total)
         return total / asked
 
