@@ -17,6 +17,15 @@ PARAMETER = "parameter."
 MOMENT1 = "moment1."
 MOMENT2 = "moment2."
 
+# What a generation program's state has after the training program's (docs/generation.md).
+TOKENS = "generation.tokens"
+LENGTH = "generation.length"
+SEED = "generation.seed"
+POSITION = "generation.position"
+TEMPERATURE = "generation.temperature"
+TOP_K = "generation.top_k"
+DIVERGED = "generation.diverged"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
