@@ -81,6 +81,21 @@ class CompiledProgram:
         """A copy of the state that is held."""
         return [held.clone() for held in self._tensors(Base.STATE)]
 
+    def tensor(self, index: int) -> Tensor:
+        """A tensor of the state that is held, itself: to be read before the next step, and written by `put` only."""
+        return self._tensor(Base.STATE, index)
+
+    def put(self, index: int, given: Tensor) -> None:
+        """Takes one tensor of the state, as `load` takes all.
+
+        Raises:
+            ValueError: its dtype or shape is not the program's.
+        """
+        one = self._program.states[index]
+        _demand("state", [given], [(TORCH_DTYPES[one.dtype], one.shape)])
+        for base in (Base.STATE, Base.NEXT) if one.source is None else (Base.STATE,):
+            self._tensor(base, index).copy_(_canonical(given))
+
     def run(self, state: Sequence[Tensor], batches: Batches | None = None) -> list[Tensor]:
         """What `run_program` gives: the state's tensors to the next state's.
 
@@ -107,10 +122,11 @@ class CompiledProgram:
         return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape).clone()
 
     def _tensors(self, base: Base) -> list[Tensor]:
-        return [
-            self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape)
-            for place, one in zip(self._plan.states, self._program.states, strict=True)
-        ]
+        return [self._tensor(base, index) for index in range(len(self._program.states))]
+
+    def _tensor(self, base: Base, index: int) -> Tensor:
+        place, one = self._plan.states[index], self._program.states[index]
+        return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape)
 
     def _at(self, place: Place, dtype: torch.dtype, shape: Shape) -> Tensor:
         return self._memory[place.base][place.offset : place.offset + place.size].view(dtype).view(shape)
