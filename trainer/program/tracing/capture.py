@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx.traceback
@@ -206,19 +206,37 @@ def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor], en
     try:
         return traced(*values)
     except (DataDependentOutputException, GuardOnDataDependentSymNode) as error:
-        module = entered[-1] if entered else ""
+        module, name = _inside(entered)
         raise TracingError(
-            f"{f'Module {module}' if module else 'The model'} decides by a tensor's value in Python, "
-            "which would fix the decision for ever.",
+            f"{name} decides by a tensor's value in Python, which would fix the decision for ever.",
             module=module,
             operator="aten._local_scalar_dense.default",
             remedy="Use torch.where, or shapes, instead of .item() and of if on a tensor.",
         ) from error
+    except RuntimeError as error:
+        if "autograd.Function" not in str(error):
+            raise
+        module, name = _inside(entered)
+        raise TracingError(
+            f"{name} has a gradient of its own making (a torch.autograd.Function, or an operator that has one).",
+            module=module,
+            remedy="Write its forward with ordinary operators, or choose the model's plain implementation of it.",
+        ) from error
+
+
+def _inside(entered: Sequence[str]) -> tuple[str, str]:
+    """The path of the module whose forward is running, and how a sentence calls it."""
+    module = entered[-1] if entered else ""
+    return module, f"Module {module}" if module else "The model"
 
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Nothing fused or opaque: attention from products, recurrent layers step by step."""
+    """Nothing fused or opaque: attention from products, recurrent layers step by step.
+
+    A model is told that it is being compiled, as torch.export does: it then computes a mask instead of looking at
+    values to see whether it could do without.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -227,6 +245,7 @@ def _plain_kernels() -> Iterator[None]:
             with (
                 torch.backends.mkldnn.flags(enabled=False),
                 sdpa_kernel(SDPBackend.MATH),
+                torch.compiler._compile_session_context(),
                 torch.fx.traceback.preserve_node_meta(),
                 torch.enable_grad(),
             ):
@@ -274,6 +293,7 @@ def _clean(module: GraphModule, parameters: tuple[str, ...], buffers: list[Tenso
         # Before anything is dropped or folded: a mask drawn once would be the mask for ever.
         if _is_random(node):
             raise random_refusal(_operator_of(node), modules[node])
+        _leave_out_empty(node)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders[len(parameters) : len(parameters) + len(buffers)], buffers, strict=True))
     outputs = tuple(next(node for node in graph.nodes if node.op == "output").args[0])
@@ -290,6 +310,13 @@ def _clean(module: GraphModule, parameters: tuple[str, ...], buffers: list[Tenso
         forward=frozenset(node for node in nodes if _PHASE in _marks(node)),
         outputs=outputs,
     )
+
+
+def _leave_out_empty(node: Node) -> None:
+    """Tensors without elements add nothing to what is joined: a cache of keys begins with one."""
+    if node.target == _aten.cat.default:
+        parts = cast(Sequence[Node], node.args[0])
+        node.args = ([one for one in parts if one.meta["val"].numel()] or parts, *node.args[1:])
 
 
 def _marks(node: Node) -> dict[str, str]:
