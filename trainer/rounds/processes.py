@@ -34,6 +34,8 @@ from trainer.engine.exact.exchange import TorchGroup
 MOST_RANKS = 64
 # Seconds: to see which rank died when the others complain first; to end by themselves.
 _BLAME, _FAREWELL = 1.0, 5.0
+# Seconds that starting may take at least: a process imports PyTorch first.
+_START = 120.0
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -102,7 +104,7 @@ class RankProcesses:
                 process.start()
                 self._processes.append(process)
                 theirs.close()
-            self._answers()
+            self._answers(max(timeout, _START))
         except BaseException:
             self.close()
             raise
@@ -134,7 +136,7 @@ class RankProcesses:
         for pipe in self._pipes:
             # Beside this thread: a rank that has stopped reading must not keep it from the timeout.
             threading.Thread(target=_send, args=(pipe, message), daemon=True).start()
-        return self._answers()
+        return self._answers(self._timeout)
 
     def stop(self, rank: int, problem: str) -> NoReturn:
         """Ends the ranks because one did something that it should not.
@@ -164,16 +166,16 @@ class RankProcesses:
     ) -> None:
         self.close()
 
-    def _answers(self) -> list[Any]:
+    def _answers(self, timeout: float) -> list[Any]:
         """Waits for one answer of each rank."""
         answers: dict[int, Any] = {}
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + timeout
         while len(answers) < self.ranks:
             missing = {self._pipes[rank]: rank for rank in range(self.ranks) if rank not in answers}
             left = max(0.0, deadline - time.monotonic())
             ready = multiprocessing.connection.wait(list(missing), left)
             if not ready:
-                self._fail(min(missing.values()), f"gave no answer within {self._timeout:g} seconds")
+                self._fail(min(missing.values()), f"gave no answer within {timeout:g} seconds")
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 rank = missing[pipe]
@@ -188,12 +190,13 @@ class RankProcesses:
 
     def _fail(self, rank: int, problem: str, details: str = "") -> NoReturn:
         """Stops all ranks and blames the one that died, if one did: the others only miss it."""
-        multiprocessing.connection.wait([process.sentinel for process in self._processes], _BLAME)
+        gone = multiprocessing.connection.wait([process.sentinel for process in self._processes], _BLAME)
         for number, process in enumerate(self._processes):
-            process.join(0)
-            if process.exitcode is not None:
-                rank, problem, details = number, _ending(process.exitcode), ""
-                break
+            if process.sentinel in gone:
+                process.join(_BLAME)  # a process closes its files, the sentinel too, just before it has ended
+                if process.exitcode is not None:
+                    rank, problem, details = number, _ending(process.exitcode), ""
+                    break
         self._failure = RankFailed(rank, problem, details=details)
         self._kill()
         raise self._failure
