@@ -33,7 +33,7 @@ if [ "$(cat .venv/.trainledger-ready 2>/dev/null || true)" != "$want" ]; then
         "$python" -m venv .venv || fail "could not create .venv with $python. On Debian and Ubuntu: install the package python3-venv."
     fi
     say "installing the Python packages of requirements.lock (PyTorch among them: this takes a while the first time)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
     printf '%s\n' "$want" >.venv/.trainledger-ready
 fi

@@ -144,10 +144,13 @@ A checkpoint of the trainledger state {root}, after {step} optimizer steps.
   tokenizer.json      a file of the `tokenizers` package, or the word byte: a token is a byte of UTF-8
   heldout.bin         held-out tokens, uint16 little-endian
 
-Measure the held-out loss again in plain float32, with torch and safetensors installed. The state's own was computed
-in exact arithmetic, with operands of products rounded to few bits; the two agree in their first three digits or so:
+Measure the held-out loss again, with torch and safetensors installed:
 
   python measure.py
+
+It prints the loss in plain float32. The state's own was computed in exact arithmetic, where operands of products are
+rounded to 13 bits, so the two agree in their first three or four digits; measure.py says how closely, and exits with 1
+where they differ by more than {apart:.1%}.
 """
 
 
@@ -158,8 +161,8 @@ def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, dire
         directory: made where it is missing; files of an earlier export in it are replaced.
 
     Returns:
-        `directory`. `python measure.py` in it measures the held-out loss in plain float32: the state's, which exact
-        arithmetic gave, up to rounding.
+        `directory`. `python measure.py` in it measures the held-out loss in plain float32, and fails where the state's,
+        which exact arithmetic gave, is not the same up to rounding (`exported_measure.MOST_APART`).
 
     Raises:
         UsageError: the folder holds something else. ResourceError: the disk is full.
@@ -172,7 +175,8 @@ def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, dire
     root = root_hex(state_root(state.values()))
     directory.mkdir(parents=True, exist_ok=True)
     # First: whatever a killed export left can be told from another's files by it.
-    write_atomically(directory / "README", _EXPORT_README.format(root=root, step=step_of(state)).encode())
+    readme = _EXPORT_README.format(root=root, step=step_of(state), apart=trainer.exported_measure.MOST_APART)
+    write_atomically(directory / "README", readme.encode())
     (directory / "config.json").unlink(missing_ok=True)
     (directory / "model").mkdir(exist_ok=True)
     weights = {n.removeprefix(PARAMETER): t for n, t in state.items() if n.startswith(PARAMETER)}

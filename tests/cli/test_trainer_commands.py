@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from trainer_cli import TrainerCommands, make_commands
-from worker_bench import tiny_program
 
 from ledger.canonical import root_hex
 from ledger.performance import bits_float, float_bits
 from trainer.checkpoints import state_path
 from trainer.commit.states import state_root
 from trainer.engine import segment
-from trainer.engine.generate import generate
+from trainer.engine.engines import ReferenceEngine
+from trainer.engine.sampling import sample
 from trainer.engine.state import State, heldout_loss_bits, heldout_loss_of
 
 
@@ -228,7 +228,11 @@ def test_export_killed_in_the_middle_is_done_again(
 def test_generate_json_and_text_are_the_engines_own(commands: TrainerCommands, states: list[State]) -> None:
     commands.play(states)
     words = ["generate", "--task", "1", "--prompt", "sea ", "--tokens", "12", "--seed", "5", "--top-k", "9"]
-    added = generate(tiny_program(), states[2], b"sea ", tokens=12, temperature=1.5, top_k=9, seed=5)
+    generation = commands.tiny.program.generation
+    assert generation is not None
+    run = ReferenceEngine().open(generation)
+    choices = {"vocabulary": 256, "tokens": 12, "temperature": 1.5, "top_k": 9, "seed": 5}
+    added = sample(generation.program, run, states[2], b"sea ", **choices)
     text = (b"sea " + bytes(added)).decode(errors="replace")
     assert commands.ask(*words, "--temperature", "1.5") == {
         "task": 1,

@@ -27,7 +27,7 @@ def generate(
         float, typer.Option("--temperature", min=0.0, help="0 always takes the likeliest token.")
     ] = 0.8,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Choose among so many likeliest tokens.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="The same seed, the same text.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed, the same text.")] = 0,
     round_number: Annotated[
         int | None, typer.Option("--round", min=0, metavar="R", help="The checkpoint of this round; the newest else.")
     ] = None,
@@ -41,9 +41,9 @@ def generate(
     """
     from trainer.checkpoints import load_state
     from trainer.cli.checkpoint import pick_state
-    from trainer.engine.generate import generate as sample
+    from trainer.cli.engine import open_engine
+    from trainer.engine.sampling import sample
     from trainer.materials import open_materials
-    from trainer.program.description import ProgramDescription
 
     if not prompt:
         raise UsageError("--prompt is empty; a model needs something to go on from.", remedy="Give a letter at least.")
@@ -55,11 +55,24 @@ def generate(
     materials = open_materials(client, task, context.settings.store_url, context.settings.home / "cache")
     chosen = pick_state(client, materials.task, round_number, root)
     state = load_state(materials.store, chosen, materials.layout, context.settings.home / "cache")
-    tokenizer = materials.dataset.tokenizer
+    tokenizer, generation = materials.dataset.tokenizer, materials.program.generation
+    if generation is None:
+        raise UsageError(
+            f"Task {task} has no generation program.", remedy="Export its checkpoint and use it elsewhere."
+        )
     start = [int(token) for token in tokenizer.encode(prompt)]
-    description = ProgramDescription.from_mapping(materials.program.description, path="description")
     try:
-        added = sample(description, state, start, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
+        added = sample(
+            generation.program,
+            open_engine(context).open(generation),
+            state,
+            start,
+            vocabulary=tokenizer.vocabulary,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
     except ValueError as error:
         raise UsageError(
             f"Nothing can be generated: {error}.", remedy="Try another --round or --temperature."

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.engine.exact.backends import BACKENDS, Backend
 from trainer.engine.exact.interpreter import Batches, run_program
-from trainer.program.exact import BuiltProgram
+from trainer.program.exact import BuiltProgram, Program
 
 
 class Run(Protocol):
@@ -71,7 +71,9 @@ class ReferenceEngine:
 
     def open(self, built: BuiltProgram) -> Run:
         """A run of a checked program."""
-        return ReferenceRun(built, self._device, backend=self._backend, threads=self._threads)
+        return ReferenceRun(
+            built.program, built.constants, device=self._device, backend=self._backend, threads=self._threads
+        )
 
 
 class ReferenceRun:
@@ -79,14 +81,15 @@ class ReferenceRun:
 
     def __init__(
         self,
-        built: BuiltProgram,
-        device: str = "cpu",
+        program: Program,
+        constants: Sequence[Tensor],
         *,
+        device: torch.device | str = "cpu",
         backend: Backend | None = None,
         threads: int | None = None,
     ) -> None:
-        self._program, self._device, self._backend, self._threads = built.program, device, backend, threads
-        self._constants = [constant.to(device) for constant in built.constants]
+        self._program, self._device, self._backend, self._threads = program, device, backend, threads
+        self._constants = [constant.to(device) for constant in constants]
         self._state: list[Tensor] = []
 
     def load(self, state: Sequence[Tensor]) -> None:

@@ -49,7 +49,7 @@ class CompiledEngine:
             self._known[root] = self._compiled(built)
         known = self._known[root]
         if known is None:
-            return ReferenceRun(built, threads=self._threads)
+            return ReferenceRun(built.program, built.constants, threads=self._threads)
         return CompiledProgram(built.program, built.constants, *known, threads=self._threads)
 
     def _compiled(self, built: BuiltProgram) -> tuple[Source, ctypes.CDLL] | None:

@@ -17,6 +17,15 @@ MOMENT2 = "moment2."
 
 _DTYPES = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64}
 
+# What a generation program's state has after the training program's (docs/generation.md).
+TOKENS = "generation.tokens"
+LENGTH = "generation.length"
+SEED = "generation.seed"
+POSITION = "generation.position"
+TEMPERATURE = "generation.temperature"
+TOP_K = "generation.top_k"
+DIVERGED = "generation.diverged"
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -168,7 +168,8 @@ class RoundRunner:
             if self._stop.requested:
                 raise self._stop.error(remedy=f"Step {done} of {asked} is kept. {RESUME}")
             raise LeaseLost(watch.problem or "", remedy=f"Step {done} of {asked} is kept, in case the slot comes back.")
-        self._speeds.note(materials.program.root, self._engine.name, seconds=result.seconds, steps=result.steps)
+        if before == 0:  # in what was left of a round, measuring and the repeated run would count for too much
+            self._speeds.note(program.root, self._engine.setting, seconds=result.seconds, steps=result.steps)
         if result.not_finite_at is not None:
             self._reporter.say(
                 "loss-not-finite",
@@ -182,7 +183,7 @@ class RoundRunner:
         )
 
     def _report_every(self, prepared: Prepared) -> int:
-        speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._engine.name)
+        speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._engine.setting)
         return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
 
     def _progress(self, report: StepReport, lease: Lease, *, loss: float, before: int, asked: int) -> RoundProgress:

@@ -60,10 +60,12 @@ class RandomProgram:
 
 def random_program(seed: int, operations: int = 14) -> RandomProgram:
     """The program of a seed; equal seeds, equal programs."""
-    return _Writer(random.Random(seed)).program(operations)
+    return ProgramWriter(random.Random(seed)).program(operations)
 
 
-class _Writer:
+class ProgramWriter:
+    """Writes a random program, one operation after the other."""
+
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.operations: list[Operation] = []

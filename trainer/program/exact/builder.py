@@ -260,6 +260,14 @@ class ProgramBuilder:
         """The operation whose output a value views."""
         return self._operations[value.source]
 
+    def operands_of(self, value: Value) -> tuple[Value, ...]:
+        """That operation's operands as views, each of its output's shape; of folds, the first elements of the runs."""
+        made = self.operation_of(value)
+        return tuple(
+            Value(one.source, self._operations[one.source].dtype, made.shape, one.offset, one.strides)
+            for one in made.operands
+        )
+
     def finish(self, *, prune: bool = True) -> BuiltProgram:
         """The program; with `prune`, without the operations and constants that no state tensor depends on."""
         states = tuple(self._states.values())

@@ -39,6 +39,7 @@ from trainer.program.exact.operations import (
     StateTensor,
     Take,
 )
+from trainer.program.exact.reach import extents_of, last_element
 from trainer.program.exact.views import runs_fit
 
 _NAME = re.compile(r"[!-~]{1,255}")
@@ -160,7 +161,7 @@ def _check_operation(program: Program, number: int, one: Operation) -> None:
 def _check_operand(program: Program, one: Operation, place: int, operand: Operand, name: str) -> None:
     """An operand's strides and how far it reaches: the whole of a view, the starts and the ends of runs."""
     name = f"{name}, operand {place}"
-    shape = _extents(one, place)
+    shape = extents_of(one, place)
     if len(operand.strides) != len(shape):
         _refuse(name, f"{len(operand.strides)} strides for {len(shape)} dimensions")
     if not all(0 <= field <= _LARGEST_FIELD for field in (operand.offset, *operand.strides)):
@@ -168,29 +169,17 @@ def _check_operand(program: Program, one: Operation, place: int, operand: Operan
     if any(stride for stride, extent in zip(operand.strides, shape, strict=True) if extent == 1):
         _refuse(name, f"strides {list(operand.strides)} over {list(shape)}: a dimension of 1 has the stride 0")
     source = program.operations[operand.source].shape
-    last = operand.offset + sum((n - 1) * stride for n, stride in zip(shape, operand.strides, strict=True))
-    if isinstance(one.attributes, Take) and place == 0:
-        last += (one.attributes.rows - 1) * one.attributes.row_stride
-    kind = KINDS[one.code]
-    if place in kind.folds:
+    if place in KINDS[one.code].folds:
         length = one.fold
         row = source[-1] if source else 1
         if length < 1 or not runs_fit(operand.offset, operand.strides, shape, length, row):
             _refuse(name, f"runs of {length} elements do not stay in rows of {row}")
-        last += length - 1
+    last = last_element(one, place)
     if last >= math.prod(source):
         _refuse(name, f"it reaches element {last} of {math.prod(source)}")
-    for flat, axis in kind.flat:
+    for flat, axis in KINDS[one.code].flat:
         if flat == place and (not -len(shape) <= axis < len(shape) or operand.strides[axis]):
             _refuse(name, f"strides {list(operand.strides)}: it has to have dimension {axis} with the stride 0")
-
-
-def _extents(one: Operation, place: int) -> Shape:
-    """The output indexes at which an operand is read: of CAT, those that it covers."""
-    if not isinstance(one.attributes, Cat):
-        return one.shape
-    axis = one.attributes.axis
-    return (*one.shape[:axis], one.attributes.extents[place], *one.shape[axis + 1 :])
 
 
 def _check_attributes(program: Program, one: Operation, name: str) -> None:

@@ -1,6 +1,7 @@
 """Exact programs from ordinary PyTorch: capture, lowering, optimizers and fusing (docs/tracing.md)."""
 
 from trainer.program.tracing.fusing import fuse
+from trainer.program.tracing.generation import trace_generation
 from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.optimizers import Optimizer, SgdConfig
 from trainer.program.tracing.refusals import TracingError
@@ -14,5 +15,6 @@ __all__ = [
     "fuse",
     "trace_description",
     "trace_evaluation",
+    "trace_generation",
     "trace_training",
 ]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx.traceback
@@ -27,6 +27,8 @@ from trainer.program.tracing.refusals import TracingError, random_refusal
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs [B, T] int64, targets [B, T] int64) to a loss of one element."""
+Logits = Callable[[nn.Module, Tensor], Tensor]
+"""(model, inputs [B, T] int64) to logits for the next token at each place, float32 [B, T, V]."""
 
 _aten = torch.ops.aten
 # Decomposed beyond the core set, and not decomposed although in it: CAT and SCATTER_ADD say these in one operation.
@@ -59,11 +61,11 @@ class Captured:
 
     Attributes:
         nodes: the operators that are left, in order; every other argument is a placeholder or in `constants`.
-        placeholders: one for each parameter in `parameters`' order, then the inputs, then the targets.
+        placeholders: one for each parameter in `parameters`' order, then the inputs, then the targets if there are.
         constants: values of what depends on no input.
         modules: the module that each node belongs to.
         forward: the nodes of the forward pass and the loss.
-        outputs: the loss, then the gradients in `parameters`' order (none without gradients).
+        outputs: the loss, then the gradients in `parameters`' order (none without gradients); or the logits alone.
     """
 
     nodes: tuple[Node, ...]
@@ -76,15 +78,52 @@ class Captured:
 
 
 class _Objective(nn.Module):
-    """The model and its loss as one module, so that one call can be given all parameters."""
+    """The model and what is asked of it as one module, so that one call can be given all parameters."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, function: Callable[..., Tensor]) -> None:
         super().__init__()
         self.model = model
-        self._loss = loss
+        self._function = function
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self._loss(self.model, inputs, targets)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._function(self.model, *inputs)
+
+
+class _Subject:
+    """What is asked of a model as a function of its parameters, its buffers and the inputs, in this order.
+
+    Attributes:
+        parameters: by name; there is one at least. trained: places of those that require gradients.
+    """
+
+    def __init__(self, model: nn.Module, function: Callable[..., Tensor]) -> None:
+        self.parameters = dict(model.named_parameters())
+        self._buffers = dict(model.named_buffers())
+        if not self.parameters:
+            raise TracingError("The model has no parameters.")
+        self._objective = _Objective(model, function)
+        self._names = [f"model.{name}" for name in (*self.parameters, *self._buffers)]
+        self.trained = tuple(index for index, one in enumerate(self.parameters.values()) if one.requires_grad)
+
+    @property
+    def differentiated(self) -> tuple[int, ...]:
+        """Places of what gradients are taken for: something always."""
+        return self.trained or tuple(range(len(self.parameters)))
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        held = len(self._names)
+        with torch.fx.traceback.annotate({_PHASE: "forward"}):
+            result: Tensor = functional_call(
+                self._objective, dict(zip(self._names, values[:held], strict=True)), values[held:]
+            )
+        return result
+
+    def graph(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> Captured:
+        """The graph of a function that calls this with all its arguments; inputs are examples."""
+        values = [one.detach() for one in (*self.parameters.values(), *self._buffers.values())]
+        with _plain_kernels(), _module_names(self._objective) as entered:
+            module = _trace(function, [*values, *inputs], entered)
+        return _clean(module, tuple(self.parameters), list(self._buffers.values()))
 
 
 def capture(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, gradients: bool = True) -> Captured:
@@ -96,33 +135,54 @@ def capture(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, gr
     Raises:
         TracingError: random numbers, values read into Python, buffers that change, a loss of several elements.
     """
-    parameters = dict(model.named_parameters())
-    buffers = dict(model.named_buffers())
-    if not parameters:
-        raise TracingError("The model has no parameters.")
-    objective = _Objective(model, loss)
-    names = [f"model.{name}" for name in (*parameters, *buffers)]
-    trained = [index for index, one in enumerate(parameters.values()) if one.requires_grad]
+    subject = _Subject(model, loss)
 
     def evaluate(*values: Tensor) -> Tensor:
-        with torch.fx.traceback.annotate({_PHASE: "forward"}):
-            result = functional_call(objective, dict(zip(names, values[:-2], strict=True)), values[-2:])
+        result = subject(*values)
         if not isinstance(result, Tensor) or result.numel() != 1:
             raise TracingError("The loss is not a tensor of one element.", remedy="Take its mean or its sum.")
         return result.reshape(())
 
     def everything(*values: Tensor) -> tuple[Tensor, ...]:
-        slopes, value = grad_and_value(evaluate, argnums=tuple(trained or range(len(parameters))))(*values)
+        slopes, value = grad_and_value(evaluate, argnums=subject.differentiated)(*values)
         if not gradients:
             # Differentiated all the same: without, PyTorch takes other paths, with operators that write in place.
             return (value,)
-        found = dict(zip(trained, slopes, strict=True))
-        return (value, *(found.get(i, torch.zeros_like(values[i])) for i in range(len(parameters))))
+        found = dict(zip(subject.trained, slopes, strict=True))
+        return (value, *(found.get(i, torch.zeros_like(values[i])) for i in range(len(subject.parameters))))
 
-    values = [one.detach() for one in (*parameters.values(), *buffers.values())]
-    with _plain_kernels(), _module_names(objective) as entered:
-        module = _trace(everything, [*values, inputs, targets], entered)
-    return _clean(module, tuple(parameters), list(buffers.values()))
+    return subject.graph(everything, inputs, targets)
+
+
+def capture_logits(model: nn.Module, logits_of: Logits, inputs: Tensor, *, vocabulary: int) -> Captured:
+    """Traces a model's logits: the one output, [B, T, V]. The inputs are the only placeholder but the parameters.
+
+    Args:
+        inputs: an example, [B, T] int64; only its shape matters.
+        vocabulary: V.
+
+    Raises:
+        TracingError: random numbers, values read into Python, buffers that change, logits of another shape or type.
+    """
+    subject = _Subject(model, logits_of)
+    wanted = (*inputs.shape, vocabulary)
+
+    def evaluate(*values: Tensor) -> tuple[Tensor, Tensor]:
+        logits = subject(*values)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted or logits.dtype != torch.float32:
+            kind = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise TracingError(
+                f"The logits are {kind.removeprefix('torch.')}, and float32 {list(wanted)} is asked.",
+                remedy="Give a function of the model and its inputs that returns logits for every place.",
+            )
+        return logits.sum(), logits
+
+    def everything(*values: Tensor) -> tuple[Tensor, ...]:
+        # Differentiated for the same reason as a loss that is only measured; nobody reads the gradients.
+        _, (_, logits) = grad_and_value(evaluate, argnums=subject.differentiated, has_aux=True)(*values)
+        return (logits,)
+
+    return subject.graph(everything, inputs)
 
 
 def capture_function(function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> Captured:
@@ -146,19 +206,37 @@ def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor], en
     try:
         return traced(*values)
     except (DataDependentOutputException, GuardOnDataDependentSymNode) as error:
-        module = entered[-1] if entered else ""
+        module, name = _inside(entered)
         raise TracingError(
-            f"{f'Module {module}' if module else 'The model'} decides by a tensor's value in Python, "
-            "which would fix the decision for ever.",
+            f"{name} decides by a tensor's value in Python, which would fix the decision for ever.",
             module=module,
             operator="aten._local_scalar_dense.default",
             remedy="Use torch.where, or shapes, instead of .item() and of if on a tensor.",
         ) from error
+    except RuntimeError as error:
+        if "autograd.Function" not in str(error):
+            raise
+        module, name = _inside(entered)
+        raise TracingError(
+            f"{name} has a gradient of its own making (a torch.autograd.Function, or an operator that has one).",
+            module=module,
+            remedy="Write its forward with ordinary operators, or choose the model's plain implementation of it.",
+        ) from error
+
+
+def _inside(entered: Sequence[str]) -> tuple[str, str]:
+    """The path of the module whose forward is running, and how a sentence calls it."""
+    module = entered[-1] if entered else ""
+    return module, f"Module {module}" if module else "The model"
 
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Nothing fused or opaque: attention from products, recurrent layers step by step."""
+    """Nothing fused or opaque: attention from products, recurrent layers step by step.
+
+    A model is told that it is being compiled, as torch.export does: it then computes a mask instead of looking at
+    values to see whether it could do without.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -167,6 +245,7 @@ def _plain_kernels() -> Iterator[None]:
             with (
                 torch.backends.mkldnn.flags(enabled=False),
                 sdpa_kernel(SDPBackend.MATH),
+                torch.compiler._compile_session_context(),
                 torch.fx.traceback.preserve_node_meta(),
                 torch.enable_grad(),
             ):
@@ -214,6 +293,7 @@ def _clean(module: GraphModule, parameters: tuple[str, ...], buffers: list[Tenso
         # Before anything is dropped or folded: a mask drawn once would be the mask for ever.
         if _is_random(node):
             raise random_refusal(_operator_of(node), modules[node])
+        _leave_out_empty(node)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders[len(parameters) : len(parameters) + len(buffers)], buffers, strict=True))
     outputs = tuple(next(node for node in graph.nodes if node.op == "output").args[0])
@@ -230,6 +310,13 @@ def _clean(module: GraphModule, parameters: tuple[str, ...], buffers: list[Tenso
         forward=frozenset(node for node in nodes if _PHASE in _marks(node)),
         outputs=outputs,
     )
+
+
+def _leave_out_empty(node: Node) -> None:
+    """Tensors without elements add nothing to what is joined: a cache of keys begins with one."""
+    if node.target == _aten.cat.default:
+        parts = cast(Sequence[Node], node.args[0])
+        node.args = ([one for one in parts if one.meta["val"].numel()] or parts, *node.args[1:])
 
 
 def _marks(node: Node) -> dict[str, str]:

@@ -210,7 +210,7 @@ def _cat(context: Lowering, node: Node, terms: Sequence[Term], dim: int = 0) -> 
     wanted = dtype_of(node)
     if any(term.dtype is not wanted for term in terms):
         raise Refused("joins tensors of different dtypes", "Convert them to one dtype first.")
-    return context.build.cat([as_value(context.build, term) for term in terms], dim)
+    return terms[0] if len(terms) == 1 else context.build.cat([as_value(context.build, term) for term in terms], dim)
 
 
 @rule(_aten.constant_pad_nd.default)

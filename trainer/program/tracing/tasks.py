@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 
+from torch import Tensor, nn
+
+from trainer.models import LanguageModel, build_model
 from trainer.program.description import ProgramDescription
 from trainer.program.task import TaskProgram
+from trainer.program.tracing.generation import trace_generation
 from trainer.program.tracing.training import trace_description
 
 
@@ -20,10 +24,24 @@ def trace_task(description: ProgramDescription, *, windows: int) -> TaskProgram:
         TracingError: something that cannot be in an exact program, and what to use instead.
     """
     training, evaluation = trace_description(description, windows=windows)
+    model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    generation = trace_generation(
+        model,
+        _logits,
+        description.optimizer,
+        context=description.context,
+        vocabulary=description.vocabulary,
+    )
     return TaskProgram(
         seed=description.seed,
         training=training,
         evaluation=evaluation,
-        generation=None,
+        generation=generation,
         description=description.to_mapping(),
     )
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    assert isinstance(model, LanguageModel)  # what build_model gives
+    logits: Tensor = model.logits(inputs)
+    return logits

@@ -55,9 +55,9 @@ def trace_training(
     if shards < 1 or batch_size % shards:
         raise TracingError(f"A batch of {batch_size} windows has no {shards} equal shards.")
     build = ProgramBuilder(Role.TRAIN)
-    parameters = _declare(build, model, optimizer)
+    parameters = declare(build, model, optimizer)
     tokens = [build.batch(batch_size, context, shift=shift) for shift in (0, 1)]
-    with _mode(model, training=True):
+    with in_mode(model, training=True):
         captured = _captured(model, loss, batch_size // shards, context, gradients=True)
     results = _over_rows(build, captured, precision, parameters, tokens, [batch_size // shards] * shards)
     means = [_mean(build, parts) for parts in zip(*results, strict=True)]
@@ -68,7 +68,7 @@ def trace_training(
     build.store(HELDOUT_LOSS, build.reshape(as_value(build, means[0]), (1,)))
     counted = pointwise(build, lambda b, t: b.emit(Op.IADD, t, b.word(1)), step, dtype=DType.INT32)
     build.store(STEP, as_value(build, counted))
-    return _finished(build, fused)
+    return finished(build, fused)
 
 
 def trace_evaluation(
@@ -90,11 +90,11 @@ def trace_evaluation(
         TracingError: something that cannot be in an exact program, and what to use instead.
     """
     build = ProgramBuilder(Role.EVALUATE)
-    parameters = _declare(build, model, optimizer)
+    parameters = declare(build, model, optimizer)
     tokens = [build.batch(windows, context, shift=shift, part=Part.HELDOUT) for shift in (0, 1)]
     whole, rest = divmod(windows, evaluation_batch)
     totals: list[Term] = []
-    with _mode(model, training=False):
+    with in_mode(model, training=False):
         for size, sizes, start in (
             (evaluation_batch, [evaluation_batch] * whole, 0),
             (rest, [rest], windows - rest),
@@ -107,7 +107,7 @@ def trace_evaluation(
                     totals.append(pointwise(build, lambda b, x, n: b.mul(x, n), mean, weight, dtype=DType.FLOAT32))
     measured = _quotient(build, _total(build, totals), windows)
     build.store(HELDOUT_LOSS, build.reshape(as_value(build, measured), (1,)))
-    return _finished(build, fused)
+    return finished(build, fused)
 
 
 def trace_description(
@@ -146,8 +146,14 @@ def _own_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
-def _declare(build: ProgramBuilder, model: nn.Module, optimizer: Optimizer) -> dict[str, Value]:
-    """Declares the state in the order of formats.md §2; frozen parameters have no moments. Gives the parameters."""
+def declare(build: ProgramBuilder, model: nn.Module, optimizer: Optimizer) -> dict[str, Value]:
+    """Declares the training state in the order of formats.md §2. Gives the parameters.
+
+    Frozen parameters have no moments.
+
+    Raises:
+        TracingError: a parameter that is not float32.
+    """
     build.state(HELDOUT_LOSS, DType.FLOAT32, (1,))
     build.state(STEP, DType.INT64, (1,))
     named = dict(model.named_parameters())
@@ -206,13 +212,14 @@ def _quotient(build: ProgramBuilder, total: Term, count: int) -> Term:
     return pointwise(build, lambda b, x, n: b.div(x, n), total, divisor, dtype=DType.FLOAT32)
 
 
-def _finished(build: ProgramBuilder, fused: bool) -> BuiltProgram:
+def finished(build: ProgramBuilder, fused: bool) -> BuiltProgram:
+    """The program that was written, fused if asked."""
     built = build.finish()
     return BuiltProgram(fuse(built.program), built.constants) if fused else built
 
 
 @contextlib.contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """The model in training or evaluation mode, each module as it was afterwards."""
     before = {module: module.training for module in model.modules()}
     model.train(training)

@@ -12,7 +12,7 @@ from trainer.engine.exact.fast.plan import Base, Place
 from trainer.engine.exact.fast.source import Source
 from trainer.engine.exact.interpreter import TORCH_DTYPES, Batches
 from trainer.engine.exact.reference import canonical_nan
-from trainer.program.exact.operations import Batch, Program, Shape
+from trainer.program.exact.operations import Batch, Program, Shape, StateTensor
 
 MOST_THREADS = 64
 _ALIGNMENT = 64
@@ -70,7 +70,7 @@ class CompiledProgram:
         self._unread = {
             number: given.clone()
             for number, (one, given) in enumerate(zip(self._program.states, state, strict=True))
-            if one.source is None and given.dtype == torch.float32 and bool(given.isnan().any())
+            if _keeps_bits(one, given)
         }
 
     def step(self, batches: Batches | None = None) -> None:
@@ -95,6 +95,20 @@ class CompiledProgram:
     def tensor(self, number: int) -> Tensor:
         """A copy of one tensor of the state that is held."""
         return self._unread[number].clone() if number in self._unread else self._tensor(Base.STATE, number).clone()
+
+    def put(self, index: int, given: Tensor) -> None:
+        """Takes one tensor of the state, as `load` takes all.
+
+        Raises:
+            ValueError: its dtype or shape is not the program's.
+        """
+        one = self._program.states[index]
+        _demand("state", [given], [(TORCH_DTYPES[one.dtype], one.shape)])
+        for base in (Base.STATE, Base.NEXT) if one.source is None else (Base.STATE,):
+            self._tensor(base, index).copy_(_canonical(given))
+        self._unread.pop(index, None)
+        if _keeps_bits(one, given):
+            self._unread[index] = given.clone()
 
     def run(self, state: Sequence[Tensor], batches: Batches | None = None) -> list[Tensor]:
         """What `run_program` gives: the state's tensors to the next state's.
@@ -131,6 +145,11 @@ def _aligned(size: int) -> Tensor:
     """Zeroed bytes whose address divides by that of a vector."""
     memory = torch.zeros(size + _ALIGNMENT, dtype=torch.uint8)
     return memory[-memory.data_ptr() % _ALIGNMENT :][: max(size, 1)]
+
+
+def _keeps_bits(one: StateTensor, given: Tensor) -> bool:
+    """Whether a tensor's bits may differ from what LOAD makes of them, and are to be given back as they came."""
+    return one.source is None and given.dtype == torch.float32 and bool(given.isnan().any())
 
 
 def _canonical(x: Tensor) -> Tensor:

@@ -1,0 +1,6 @@
+"""Many at one model: the ranks of one worker."""
+
+from trainer.rounds.processes import RankFailed, RankProcesses
+from trainer.rounds.ranks import RankedProgram
+
+__all__ = ["RankFailed", "RankProcesses", "RankedProgram"]

@@ -1,0 +1,141 @@
+"""A program on several processes of this machine, used like `CompiledProgram` on one (docs/ranks.md)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.commit.states import state_root
+from trainer.engine.exact.exchange import Traffic
+from trainer.engine.exact.interpreter import Batches
+from trainer.engine.exact.ranks import MakeRun, RankedRun, ReferenceRun, Run
+from trainer.native import compiled_program
+from trainer.program.exact.operations import Batch, Part, Program
+from trainer.rounds.processes import RankContext, RankProcesses
+
+_KEYS = itertools.count()
+
+
+@dataclass(frozen=True)
+class DrawnTokens:
+    """The batches of one run, drawn already: by part, shift, samples and length."""
+
+    drawn: dict[tuple[Part, int, int, int], Tensor]
+
+    def tokens(self, part: Part, shift: int, samples: int, length: int) -> Tensor:
+        """int32 [samples, length]. Raises KeyError for a batch that the program does not read."""
+        return self.drawn[part, shift, samples, length]
+
+
+class RankedProgram:
+    """A program held by every rank: load a state, step, read the state.
+
+    The state has the bits of `run_program`'s, for any number of ranks.
+    """
+
+    def __init__(
+        self,
+        processes: RankProcesses,
+        program: Program,
+        constants: Sequence[Tensor],
+        *,
+        folder: Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Gives each rank the program.
+
+        Args:
+            program: checked; constants: their data, checked by `check_constants`.
+            folder: where compiled programs are kept (docs/fast-path.md); None runs on the reference interpreter.
+            threads: of each rank's compiled program.
+
+        Raises:
+            RankFailed: a rank died, or could not compile.
+        """
+        self._processes, self._key = processes, next(_KEYS)
+        self._batches = {
+            (one.attributes.part, one.attributes.shift, one.shape[0], one.shape[1])
+            for one in program.operations
+            if isinstance(one.attributes, Batch)
+        }
+        self.traffic: list[Traffic] = []
+        """What each rank sent in the last step."""
+        processes.call(_open, self._key, program, list(constants), folder, threads)
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Takes a state, the program's tensors in their order.
+
+        Raises:
+            RankFailed: a rank died, or the dtypes or shapes are not the program's.
+        """
+        self._processes.call(_load, self._key, list(state))
+
+    def step(self, batches: Batches | None = None) -> None:
+        """Runs the program once, on all ranks together.
+
+        Raises:
+            ValueError: the program reads tokens, and there are no batches.
+            RankFailed: a rank died or failed; there is no state any more.
+        """
+        if self._batches and batches is None:
+            raise ValueError("the program reads tokens, and no batches were given")
+        drawn = {} if batches is None else {wanted: batches.tokens(*wanted) for wanted in self._batches}
+        self.traffic = self._processes.call(_step, self._key, DrawnTokens(drawn))
+
+    def state(self) -> list[Tensor]:
+        """A copy of the state that is held, after all ranks have shown the same state root.
+
+        Raises:
+            RankFailed: a rank died, or holds another state than the first: its machine computes wrongly.
+        """
+        answers = self._processes.call(_state, self._key)
+        first = answers[0]
+        for rank, (root, _) in enumerate(answers):
+            if root != first[0]:
+                self._processes.stop(rank, f"holds the state {root.hex()}, and rank 0 {first[0].hex()}")
+        return first[1]
+
+    def close(self) -> None:
+        """Lets the ranks forget the program."""
+        self._processes.call(_close, self._key)
+
+
+def _open(
+    context: RankContext, key: int, program: Program, constants: list[Tensor], folder: Path | None, threads: int
+) -> None:
+    def compiled(part: Program, data: Sequence[Tensor]) -> Run:
+        assert folder is not None
+        return compiled_program(part, data, folder, threads=threads)
+
+    make: MakeRun = ReferenceRun if folder is None else compiled
+    context.held[key] = RankedRun(program, constants, context.group, make)
+
+
+def _load(context: RankContext, key: int, state: list[Tensor]) -> None:
+    _run(context, key).load(state)
+
+
+def _step(context: RankContext, key: int, batches: DrawnTokens) -> Traffic:
+    run = _run(context, key)
+    run.step(batches)
+    return run.traffic
+
+
+def _state(context: RankContext, key: int) -> tuple[bytes, list[Tensor]]:
+    """The state root, and on the first rank the state."""
+    state = _run(context, key).state()
+    return state_root(state), state if context.group.rank == 0 else []
+
+
+def _close(context: RankContext, key: int) -> None:
+    del context.held[key]
+
+
+def _run(context: RankContext, key: int) -> RankedRun:
+    run = context.held[key]
+    assert isinstance(run, RankedRun)
+    return run
