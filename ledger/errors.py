@@ -20,7 +20,8 @@
     │   └── VerificationFailed       a replay gave another state root
     ├── ResourceError        exit 5  disk full, out of memory
     ├── ToolMissing          exit 6  a program that trainledger needs is not installed
-    └── LeaseLost            exit 7  the slot that a worker trains is no longer its own
+    ├── LeaseLost            exit 7  the slot that a worker trains is no longer its own
+    └── MachineFault         exit 8  this machine computes something else than exact arithmetic gives
 
 Each class keeps what it is about in typed fields, and its text says what was wrong, with the value, and what to do.
 """

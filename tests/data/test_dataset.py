@@ -12,7 +12,8 @@ from trainer.data.config import DataConfig
 from trainer.data.dataset import (
     PARTS,
     Dataset,
-    check_program,
+    check_description,
+    check_programs,
     dataset_of,
     fetch_dataset,
     prepare_dataset,
@@ -20,6 +21,7 @@ from trainer.data.dataset import (
 )
 from trainer.data.tokenizer import ByteTokenizer
 from trainer.program.description import ProgramDescription
+from trainer.program.tracing.tasks import trace_task
 from trainer.store import BlobStore
 
 TEXT = "".join(f"{n * n}: To be, or not to be, that is {n}: naïve — 你好 🙂 {n**3 % 997}\n" for n in range(400))
@@ -218,15 +220,42 @@ def test_fetch_dataset_token_outside_the_vocabulary_refused(store: BlobStore, tm
         fetch_dataset(root, store, tmp_path / "cache")
 
 
-def test_check_program_names_what_does_not_fit() -> None:
-    def program(vocabulary: int, context: int) -> ProgramDescription:
+def test_check_description_names_what_does_not_fit() -> None:
+    def description(vocabulary: int, context: int) -> ProgramDescription:
         mapping = {"model": {"kind": "transformer"}, "context": context}
         return ProgramDescription.from_task_file(mapping, vocabulary=vocabulary, total_steps=5)
 
     tokens = ByteTokenizer().encode("a" * 100)
     dataset = dataset_of(ByteTokenizer(), tokens[:80], tokens[80:])
-    check_program(program(256, 19), dataset)
+    check_description(description(256, 19), dataset)
     with pytest.raises(SpecificationError, match="vocabulary is 300 but the data set has 256"):
-        check_program(program(300, 19), dataset)
+        check_description(description(300, 19), dataset)
     with pytest.raises(SpecificationError, match="context is 20 but the data set has only 20 held-out tokens"):
-        check_program(program(256, 20), dataset)
+        check_description(description(256, 20), dataset)
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout", "says"),
+    [
+        (9, 33, None),  # a window of 8 tokens and the next one; 4 held-out windows and the next token
+        (8, 33, "read 9 tokens of the train part, and the data set has 8"),
+        (9, 32, "read 33 tokens of the heldout part, and the data set has 32"),
+        (9, 3, "read 32 tokens of the heldout part, and the data set has 3"),
+    ],
+)
+def test_check_programs_counts_the_tokens_that_programs_read(train: int, heldout: int, says: str | None) -> None:
+    mapping = {
+        "model": {"kind": "transformer", "layers": 1, "heads": 1, "width": 8},
+        "context": 8,
+        "batch_size": 2,
+        "evaluation_windows": 4,
+    }
+    programs = trace_task(ProgramDescription.from_task_file(mapping, vocabulary=256, total_steps=5), windows=4)
+    tokens = ByteTokenizer().encode("a" * 100)
+    dataset = dataset_of(ByteTokenizer(), tokens[:train], tokens[:heldout])
+    if says is None:
+        check_programs(programs, dataset)
+        return
+    with pytest.raises(SpecificationError, match=says) as caught:
+        check_programs(programs, dataset)
+    assert caught.value.field == "dataset"

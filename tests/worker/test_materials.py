@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_bench import TinyTask, publish_tiny_task, tiny_program
+from worker_bench import TinyTask, publish_tiny_task
 from worker_fakes import REQUESTER
 
+from ledger.canonical import root_hex
 from ledger.errors import BlobCorrupt, BlobMissing, SpecificationError
 from ledger.types import Task
 from trainer.materials import (
     fetch_description,
     fetch_materials,
+    manifest_path,
     open_materials,
-    program_path,
     specification_path,
 )
 
@@ -33,7 +34,8 @@ def on_chain(tiny: TinyTask, **changes: Any) -> Task:
 
 def test_fetch_materials_gives_all_that_was_published(tiny: TinyTask, tmp_path: Path) -> None:
     materials = fetch_materials(fetch_description(on_chain(tiny), tiny.store), tiny.store, tmp_path / "cache")
-    assert materials.program == tiny.program
+    assert materials.program.manifest == tiny.program.manifest
+    assert [one.program for one in materials.program.programs] == [one.program for one in tiny.program.programs]
     assert materials.layout == tiny.program.layout
     assert materials.dataset.root == tiny.dataset.root
     assert materials.specification == tiny.specification
@@ -75,16 +77,25 @@ def test_fetch_description_refuses_nonsense_as_corrupt(tiny: TinyTask, data: byt
 
 
 def test_fetch_description_refuses_another_program_under_the_name(tiny: TinyTask) -> None:
-    path = program_path(tiny.program.root)
-    tiny.store.put_bytes(path, tiny_program(seed=99).to_bytes())
-    with pytest.raises(BlobCorrupt, match="its root is"):
+    path = manifest_path(tiny.program.root)
+    other = dataclasses.replace(tiny.program, seed=99)
+    tiny.store.put_bytes(path, other.manifest.to_bytes())
+    with pytest.raises(BlobCorrupt, match=f"its root is {root_hex(other.root)}") as caught:
         fetch_description(on_chain(tiny), tiny.store)
+    assert caught.value.path == path
 
 
-def test_fetch_description_refuses_more_steps_than_a_program_counts(tmp_path: Path) -> None:
-    tiny = publish_tiny_task(tmp_path / "long", rounds=2**13, steps=2**12)
-    with pytest.raises(SpecificationError, match="33554432 steps in all"):
-        fetch_description(on_chain(tiny), tiny.store)
+def test_fetch_description_of_a_program_that_cannot_be_run_names_the_task(tiny: TinyTask) -> None:
+    unlike = dataclasses.replace(tiny.program.manifest, evaluation=tiny.program.manifest.training)
+    tiny.store.put_bytes(manifest_path(unlike.root), unlike.to_bytes())
+    specification = dataclasses.replace(tiny.specification, program=unlike.root)
+    tiny.store.put_bytes(specification_path(specification.hash()), specification.to_bytes())
+    task = on_chain(tiny, program_root=unlike.root, specification_hash=specification.hash())
+    with pytest.raises(
+        SpecificationError, match="The program of task 1 cannot be run: The evaluation program"
+    ) as caught:
+        fetch_description(task, tiny.store)
+    assert caught.value.field == "evaluation"
 
 
 def test_open_materials_names_the_tasks_own_store(tiny: TinyTask, tmp_path: Path) -> None:

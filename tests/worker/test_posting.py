@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_programs import engine
 from worker_bench import TEXT
 
 from ledger.errors import SpecificationError
 from ledger.performance import float_bits
 from ledger.spec import TaskFile, load_task_file
+from ledger.types import Task
 from trainer.materials import fetch_description, fetch_materials
 from trainer.posting import check_limits, prepare_posting, publish_posting
 from trainer.store import BlobStore
@@ -33,7 +38,6 @@ context = 8
 batch_size = 2
 evaluation_windows = 4
 evaluation_batch = 4
-threads = 1
 [program.model]
 kind = "{kind}"
 layers = 1
@@ -55,12 +59,10 @@ def test_prepare_posting_commits_to_what_it_publishes(tmp_path: Path, kind: str)
     store = BlobStore(str(tmp_path / "store"))
     publish_posting(posting, store)
     publish_posting(posting, store)  # a command that was killed is run again
-    from ledger.types import Task
-
     task = Task(number=1, parameters=posting.parameters, requester="0x", current_round=0, closed=False)
     materials = fetch_materials(fetch_description(task, store), store, tmp_path / "cache")
     assert materials.program.root == posting.parameters.program_root
-    assert materials.program.schedule.total_steps == 10
+    assert materials.program.description["schedule"]["total_steps"] == 10
     assert posting.parameters.total_reward == 5 * 10**18
     assert posting.parameters.base_loss == float_bits(posting.base_loss)
     assert 4.0 < posting.base_loss < 8.0  # a model that knows nothing: about log 256
@@ -70,6 +72,29 @@ def test_prepare_posting_is_the_same_every_time(tmp_path: Path) -> None:
     first, second = (prepare_posting(task_file(tmp_path)) for _ in range(2))
     assert first.parameters == second.parameters
     assert (first.parameters.base_loss, first.parameters.target_loss) == (0, 0)
+
+
+def test_prepare_posting_commits_to_the_same_on_every_engine_and_in_a_fresh_process(tmp_path: Path) -> None:
+    file = task_file(tmp_path, losses="target_loss = 2.0")
+    expected = prepare_posting(file).parameters
+    for threads in (1, 2):
+        assert prepare_posting(file, engine=engine(threads)).parameters == expected
+    script = (
+        "import sys; from pathlib import Path; from ledger.spec import load_task_file\n"
+        "from trainer.posting import prepare_posting\n"
+        "posting = prepare_posting(load_task_file(Path(sys.argv[1])))\n"
+        "print(posting.specification.hash().hex(), posting.parameters.base_loss)"
+    )
+    # A hash seed of its own: nothing may depend on the order of a set.
+    child = subprocess.run(
+        [sys.executable, "-c", script, str(file.path)],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert child.stdout.split() == [expected.specification_hash.hex(), str(expected.base_loss)]
 
 
 @pytest.mark.parametrize(

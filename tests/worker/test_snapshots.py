@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from worker_bench import IDENTITY, tiny_program
+from small_programs import traced
+from worker_bench import IDENTITY, tiny_dataset, tiny_program
 
 from ledger.errors import ResourceError
 from trainer.commit.states import state_root
 from trainer.engine.state import State, initial_state
-from trainer.program.layout import StateLayout
 from trainer.worker.snapshots import JobKey, SnapshotStore
 
 PROGRAM = tiny_program()
-LAYOUT = StateLayout.of(PROGRAM)
+DATASET = tiny_dataset()
+LAYOUT = traced(PROGRAM, DATASET).layout
 KEY = JobKey(
     chain_id=IDENTITY.chain_id,
     ledger=IDENTITY.ledger,
@@ -90,8 +91,8 @@ def test_load_treats_a_damaged_file_as_absent(store: SnapshotStore, state: State
 
 def test_load_refuses_another_programs_tensors(store: SnapshotStore, state: State) -> None:
     store.save(KEY, attempt=0, base_step=0, stage="training", state=state)
-    other = StateLayout.of(tiny_program(model={"kind": "transformer", "layers": 1, "heads": 2, "width": 32}))
-    assert store.load(KEY, other) is None
+    wider = tiny_program(model={"kind": "transformer", "layers": 1, "heads": 2, "width": 32})
+    assert store.load(KEY, traced(wider, DATASET).layout) is None
 
 
 def test_save_on_a_full_disk_keeps_the_snapshot_before(

@@ -17,6 +17,7 @@ from ledger.types import TaskParameters
 from trainer.checkpoints import save_state
 from trainer.data.dataset import Dataset, dataset_of, publish_dataset
 from trainer.data.tokenizer import ByteTokenizer
+from trainer.engine.engines import Engine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, heldout_loss_of
 from trainer.materials import publish_program, specification_path
@@ -73,11 +74,19 @@ class TinyTask:
 
 
 def publish_tiny_task(
-    folder: Path, *, rounds: int = 3, steps: int = 12, target: float | None = None, **changes: Any
+    folder: Path,
+    *,
+    rounds: int = 3,
+    steps: int = 12,
+    target: float | None = None,
+    other: TaskProgram | None = None,
+    **changes: Any,
 ) -> TinyTask:
+    """A task over `other`'s programs, or the tiny ones; the first state is the tiny ones' in any case."""
     store = BlobStore(str(folder), cache=folder.parent / "requester-cache")
     description, dataset = tiny_program(), tiny_dataset()
-    program = traced(description, dataset)
+    tiny = traced(description, dataset)
+    program = other or tiny
     initial = first_state(description, dataset, measure=True)
     publish_dataset(dataset, store)
     publish_program(program, store)
@@ -86,7 +95,7 @@ def publish_tiny_task(
         description="",
         program=program.root,
         dataset=dataset.root,
-        initial_state=save_state(store, initial, program.layout),
+        initial_state=save_state(store, initial, tiny.layout),
         rounds=rounds,
         steps_per_round=steps,
     )
@@ -181,6 +190,7 @@ def bench(
     open_store: Callable[[str], BlobStore] | None = None,
     recorder: Recorder | None = None,
     staked_by: str | None = None,
+    runs_on: Engine | None = None,
     **options: Any,
 ) -> Bench:
     """A worker in `folder`/<address>. Made again for the same folder it is the same worker, started again."""
@@ -201,7 +211,7 @@ def bench(
         worker=staked_by or address,
         identity=IDENTITY,
         options=WorkerOptions(**values),
-        engine=engine(),
+        engine=runs_on or engine(),
         home=home,
         store_url=str(folder / "store"),
         reporter=recorder,
