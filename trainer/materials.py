@@ -93,12 +93,15 @@ def publish_program(program: TaskProgram, store: BlobStore) -> None:
 
     Raises:
         ResourceError: the store is full. DataError: it does not answer.
+        SpecificationError: the description is too long, or holds a number that readers would not take.
     """
+    manifest = program.manifest.to_bytes()
+    Manifest.from_bytes(manifest)  # what nobody could read is not published
     for built in program.programs:
         for declared, data in zip(built.program.constants, built.constants, strict=True):
             store.put_bytes(constant_path(declared.root), bytes(tensor_bytes(data)))
         store.put_bytes(program_path(program_root(built.program)), encode_program(built.program))
-    store.put_bytes(manifest_path(program.root), program.manifest.to_bytes())
+    store.put_bytes(manifest_path(program.root), manifest)
 
 
 def fetch_program(root: bytes, store: BlobStore) -> TaskProgram:

@@ -90,7 +90,7 @@ class Manifest:
 
         if len(data) > MAXIMUM_MANIFEST_BYTES:
             raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_MANIFEST_BYTES} are read.")
-        fields = Fields(parse_json_strict(data, "program"), "")
+        fields = Fields(parse_json_strict(data, "The program"), "")
         fields.take_choice("format", [FORMAT])
         generation = fields.take("generation")
         manifest = cls(
@@ -98,7 +98,7 @@ class Manifest:
             training=parse_root(fields.take("training"), "training"),
             evaluation=parse_root(fields.take("evaluation"), "evaluation"),
             generation=None if generation is None else parse_root(generation, "generation"),
-            description=_object(fields.take("description")),
+            description=_table(fields.take("description")),
         )
         fields.done()
         if manifest.to_bytes() != data:
@@ -263,7 +263,7 @@ def _names(tensors: tuple[tuple[str, DType, tuple[int, ...]], ...]) -> str:
     return ", ".join(f"{name} {dtype.name.lower()} {list(shape)}" for name, dtype, shape in tensors) or "nothing"
 
 
-def _object(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SpecificationError(f"description is {value!r}, which is not an object.", field="description")
+def _table(value: object) -> dict[str, Any]:
+    Fields(value, "description")  # names the fault
+    assert isinstance(value, Mapping)
     return dict(value)
