@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reporting import write
-from training_setting import setting
+from training_setting import SMALL, dataset_of_text, describe
 
 from trainer.commit.states import state_root
 from trainer.commit.tensors import tensor_bytes
 from trainer.engine.segment import run_segment
 from trainer.engine.state import initial_state
+from trainer.native.engine import choose_engine
+from trainer.program.tracing.tasks import trace_task
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -30,11 +32,16 @@ def seconds(action: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="where compiled programs are kept")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    program, dataset = setting(arguments.text, threads=1)
-    result = run_segment(program, dataset, initial_state(program), steps=arguments.steps)
+    dataset = dataset_of_text(arguments.text)
+    description = describe(SMALL, dataset)
+    program = trace_task(description, windows=description.evaluation_windows)
+    engine = choose_engine("cpu", arguments.folder, threads=1, notice=print)
+    first = initial_state(description, program.layout)
+    result = run_segment(program, dataset, first, steps=arguments.steps, engine=engine)
     tensors = list(result.state.values())
     size = sum(tensor.nbytes for tensor in tensors)
 
@@ -50,7 +57,7 @@ def main() -> None:
     write(
         "hashing",
         title="Hashing states",
-        command=f"python benchmarks/hashing.py --text tinyshakespeare.txt --steps {arguments.steps} "
+        command=f"python benchmarks/hashing.py --text tinyshakespeare.txt --folder FOLDER --steps {arguments.steps} "
         f"--repeats {arguments.repeats}",
         figures={
             "state_root_megabytes_per_second": size / 1e6 / statistics.median(ours),

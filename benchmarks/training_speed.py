@@ -1,135 +1,118 @@
-"""Tokens a second of run_segment against a plain PyTorch loop with the same model, batch and optimizer.
+"""Tokens a second of exact training against plain PyTorch in float32, eager and compiled: same model, same run.
 
-python benchmarks/training_speed.py --text FILE
+python benchmarks/training_speed.py --text FILE --folder FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import resource
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from reporting import write
-from training_setting import setting
+from training_setting import SETTINGS, PlainLoop, dataset_of_text, describe
 
 from trainer.data.dataset import Dataset
-from trainer.engine.segment import StepReport, run_segment
-from trainer.engine.state import State, initial_state, training_objects
-from trainer.program.description import ProgramDescription
+from trainer.engine.exact.batching import DatasetBatches
+from trainer.engine.state import initial_state
+from trainer.native.engine import choose_engine
+from trainer.program.exact import cost_of, encode_program
+from trainer.program.task import TaskProgram
+from trainer.program.tracing import Precision
+from trainer.program.tracing.tasks import trace_task
+
+PRECISIONS = {"13 bits": Precision(), "8-8-13 bits": Precision(8, 8, 13)}
+WARMING = 3
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Time by the clock, and processor time of this process, which other programs disturb less."""
-
-    wall: float
-    processor: float
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.wall, self.processor = time.perf_counter(), time.process_time()
-
-    def elapsed(self) -> Seconds:
-        return Seconds(time.perf_counter() - self.wall, time.process_time() - self.processor)
+def measure(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each, taken in turns, so that what else the machine does disturbs all alike."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + WARMING):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if turn >= WARMING:
+                times[name].append((time.perf_counter() - began) * 1e3)
+    return times
 
 
-def plain_loop(program: ProgramDescription, dataset: Dataset, state: State, steps: int) -> Seconds:
-    """Seconds of a loop as anybody would write it: random batches, AdamW (fused), clipping, warm-up and cosine."""
-    # As an ordinary script leaves it: no deterministic kernels asked for.
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(program.threads)
-    model, _ = training_objects(program, state)
-    model.train()
-    data = np.asarray(dataset.train)
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
-    batch, context = program.batch_size, program.context
-    began = Clock()
-    for step in range(steps):
-        starts = torch.randint(len(data) - context, (batch,)).tolist()
-        inputs = torch.stack([torch.from_numpy(data[i : i + context].astype(np.int64)) for i in starts])
-        targets = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + context].astype(np.int64)) for i in starts])
-        rate = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + 4.5e-4 * (1 + math.cos(math.pi * (step - 100) / 1900))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = model(inputs, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 10 == 0:
-            loss.item()
-    return began.elapsed()
+def exact_step(program: TaskProgram, dataset: Dataset, state: Any, folder: Path, threads: int) -> Callable[[], None]:
+    """A step as `run_segment` does it, with the batch looked up in the data set."""
+    run = choose_engine("cpu", folder, threads=threads, notice=print).open(program.training)
+    run.load(list(state.values()))
+
+    def step() -> None:
+        run.step(DatasetBatches(data=dataset, seed=program.seed, step=int(run.tensor(1).item())))
+
+    return step
 
 
-def segment(program: ProgramDescription, dataset: Dataset, state: State, steps: int) -> tuple[Seconds, Seconds]:
-    """Seconds of a segment: of its steps alone, and with set-up, evaluation and the copy of the state."""
-    began = Clock()
-    seen: list[tuple[StepReport, float]] = []
-    run_segment(program, dataset, state, steps=steps, on_step=lambda report: seen.append((report, time.process_time())))
-    whole = began.elapsed()
-    return Seconds(seen[-1][0].seconds, seen[-1][1] - began.processor), whole
+def one_setting(name: str, dataset: Dataset, folder: Path, threads: int, rounds: int) -> dict[str, object]:
+    """Figures of one setting on a number of threads."""
+    torch.set_num_threads(threads)
+    description = describe(SETTINGS[name], dataset)
+    programs, tracing = {}, 0.0
+    for title, precision in PRECISIONS.items():
+        began = time.perf_counter()
+        programs[title] = trace_task(description, windows=description.evaluation_windows, precision=precision)
+        tracing = time.perf_counter() - began
+    state = initial_state(description, programs["13 bits"].layout)
+    began = time.perf_counter()
+    steps: dict[str, Callable[[], object]] = {
+        f"exact, {title}": exact_step(program, dataset, state, folder, threads) for title, program in programs.items()
+    }
+    compiling = time.perf_counter() - began
+    steps["float32 eager"] = PlainLoop(description, dataset, state).step
+    steps["float32 compiled"] = PlainLoop(description, dataset, state, compiled=True).step
+    times = measure(steps, rounds)
+    tokens = description.batch_size * description.context
+    place = f"{name}, {threads} thread" + "s" * (threads > 1)
+    figures: dict[str, object] = {}
+    for title, values in times.items():
+        figures[f"{place}: {title}, ms a step (median)"] = statistics.median(values)
+        figures[f"{place}: {title}, tokens a second"] = tokens / statistics.median(values) * 1e3
+    for title in PRECISIONS:
+        for peer in ("eager", "compiled"):
+            pairs = zip(times[f"float32 {peer}"], times[f"exact, {title}"], strict=True)
+            figures[f"{place}: speed of {title} over float32 {peer}"] = statistics.median(a / b for a, b in pairs)
+    if threads == 1:
+        training = programs["13 bits"].training.program
+        figures[f"{name}: parameters"] = programs["13 bits"].layout.parameter_count
+        figures[f"{name}: tracing its three programs, s"] = tracing
+        figures[f"{name}: compiling two training programs, or finding them, s"] = compiling
+        figures[f"{name}: training program, operations"] = len(training.operations)
+        figures[f"{name}: training program, bytes"] = len(encode_program(training))
+        figures[f"{name}: exact peak memory by its plan, MiB"] = cost_of(training).peak_bytes / 2**20
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, required=True, help="where compiled programs are kept")
+    parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
-    program, dataset = setting(arguments.text, threads=arguments.threads)
-    state = initial_state(program)
-    tokens = arguments.steps * program.batch_size * program.context
-    plain_loop(program, dataset, state, 20)
-    segment(program, dataset, state, 20)
-    plain: list[Seconds] = []
-    ours: list[Seconds] = []
-    whole: list[Seconds] = []
-    for repeat in range(arguments.repeats):
-        # Turns change, so that neither always runs just after the other.
-        for turn in (0, 1) if repeat % 2 == 0 else (1, 0):
-            if turn == 0:
-                plain.append(plain_loop(program, dataset, state, arguments.steps))
-            else:
-                steps_only, everything = segment(program, dataset, state, arguments.steps)
-                ours.append(steps_only)
-                whole.append(everything)
-    ratios = [a.processor / b.processor for a, b in zip(plain, ours, strict=True)]
+    dataset = dataset_of_text(arguments.text)
+    figures: dict[str, object] = {}
+    for name, rounds in (("small", arguments.rounds), ("ten million", max(5, arguments.rounds // 4))):
+        for threads in (1, 2):
+            figures |= one_setting(name, dataset, arguments.folder, threads, rounds)
+    figures["greatest memory of this process, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     write(
         "training_speed",
-        title="Training speed against a plain PyTorch loop",
-        command=f"python benchmarks/training_speed.py --text tinyshakespeare.txt --steps {arguments.steps} "
-        f"--repeats {arguments.repeats}",
-        figures={
-            "ratio_median": statistics.median(ratios),
-            "ratio_target": 0.95,
-            "ratios": ratios,
-            "ratio_median_by_the_clock": statistics.median(a.wall / b.wall for a, b in zip(plain, ours, strict=True)),
-            "whole_segment_ratio_median": statistics.median(
-                a.processor / b.processor for a, b in zip(plain, whole, strict=True)
-            ),
-            "run_segment_tokens_per_processor_second": tokens / statistics.median(t.processor for t in ours),
-            "plain_tokens_per_processor_second": tokens / statistics.median(t.processor for t in plain),
-            "run_segment_tokens_per_second": tokens / statistics.median(t.wall for t in ours),
-            "plain_tokens_per_second": tokens / statistics.median(t.wall for t in plain),
-            "steps": arguments.steps,
-            "repeats": arguments.repeats,
-            "threads": arguments.threads,
-        },
-        note="nanoGPT's small CPU setting (4 layers, 4 heads, 128 wide, context 64, batch 12), float32, both sides "
-        "the same model and fused AdamW, runs interleaved. Ratios are of processor time, because the machine was "
-        "shared with other programs; the set-up of model and optimizer counts for run_segment and not for the plain "
-        "loop. The whole segment also has the held-out evaluation and the copy of the state, which the plain loop does "
-        "not do.",
+        title="Exact training against plain PyTorch in float32",
+        command="python benchmarks/training_speed.py --text tinyshakespeare.txt --folder FOLDER",
+        figures=figures,
+        note="small: nanoGPT's CPU setting (4 layers, 4 heads, 128 wide, context 64, batch 12). ten million: 6 layers, "
+        "6 heads, 384 wide, context 256, batch 4. Whole training steps with batch, clipping and AdamW (fused in "
+        "PyTorch). All take turns, step by step; speeds over a peer are medians over such pairs, above 1 where exact "
+        "training is faster. Compiling is once for a program, and is kept.",
     )
 
 
