@@ -93,15 +93,35 @@ def publish_program(program: TaskProgram, store: BlobStore) -> None:
 
     Raises:
         ResourceError: the store is full. DataError: it does not answer.
-        SpecificationError: the description is too long, or holds a number that readers would not take.
+        SpecificationError: nobody could fetch it again, see `check_readable`.
     """
+    check_readable(program)
     manifest = program.manifest.to_bytes()
-    Manifest.from_bytes(manifest)  # what nobody could read is not published
     for built in program.programs:
         for declared, data in zip(built.program.constants, built.constants, strict=True):
             store.put_bytes(constant_path(declared.root), bytes(tensor_bytes(data)))
         store.put_bytes(program_path(program_root(built.program)), encode_program(built.program))
     store.put_bytes(manifest_path(program.root), manifest)
+
+
+def check_readable(program: TaskProgram) -> None:
+    """Checks that what is published of a program can be fetched again: within all limits of programs.md.
+
+    Raises:
+        SpecificationError: the description, a program or the constants are too long, or hold what readers do not take.
+    """
+    try:
+        Manifest.from_bytes(program.manifest.to_bytes())
+        left = MAXIMUM_CONSTANT_BYTES
+        for built in program.programs:
+            load_program(encode_program(built.program))
+            left -= sum(_bytes_of(constant) for constant in constants_of(built.program, left))
+    except SpecificationError as error:
+        raise SpecificationError(
+            error.problem,
+            field=error.field,
+            remedy=error.remedy or "Nobody could fetch this: use fewer layers, a shorter context or a smaller batch.",
+        ) from error
 
 
 def fetch_program(root: bytes, store: BlobStore) -> TaskProgram:

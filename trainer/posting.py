@@ -16,7 +16,7 @@ from trainer.data.dataset import Dataset, check_description, check_programs, pre
 from trainer.engine.engines import Engine
 from trainer.engine.segment import measured
 from trainer.engine.state import State, heldout_loss_bits, initial_state
-from trainer.materials import publish_program, specification_path
+from trainer.materials import check_readable, publish_program, specification_path
 from trainer.program.description import MAXIMUM_STEPS, ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.program.tracing.tasks import trace_task
@@ -74,6 +74,7 @@ def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
     description = ProgramDescription.from_task_file(file.program, vocabulary=dataset.vocabulary, total_steps=steps)
     check_description(description, dataset)
     program = trace_task(description, windows=(len(dataset.heldout) - 1) // description.context)
+    check_readable(program)  # before a compiler spends minutes on what nobody could fetch
     check_programs(program, dataset)
     initial = measured(program, dataset, initial_state(description, program.layout), engine=engine)
     specification = TaskSpecification(

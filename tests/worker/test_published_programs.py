@@ -17,7 +17,7 @@ from ledger.errors import BlobCorrupt, BlobMissing, SpecificationError
 from trainer import materials
 from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.materials import constant_path, fetch_program, manifest_path, program_path, publish_program
-from trainer.program.exact import DType, Operand, Operation, Program, Role, encode_program, program_root
+from trainer.program.exact import BuiltProgram, DType, Operand, Operation, Program, Role, encode_program, program_root
 from trainer.program.exact.encoding import MAXIMUM_FILE_BYTES, file_root
 from trainer.program.exact.operations import ConstantTensor, Load, Pointwise, View
 from trainer.program.task import MAXIMUM_MANIFEST_BYTES, Manifest, TaskProgram
@@ -87,6 +87,23 @@ def test_publish_program_writes_these_files_alone_and_the_manifest_last(
     assert order[len(order) // 2 - 1] == order[-1] == manifest_path(program.root)
     assert order.count(manifest_path(program.root)) == 2
     assert fetch_program(program.root, store).root == program.root
+
+
+def test_publish_program_what_nobody_could_fetch_refused_unwritten(
+    program: TaskProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = program.training.program
+    one = next(one for one in training.operations if isinstance(one.attributes, Pointwise))
+    long = dataclasses.replace(training, operations=(*training.operations, *[one] * 65_536))
+    store = BlobStore(str(tmp_path / "store"))
+    with pytest.raises(SpecificationError, match=r"more than 65536 records|at most 16777216 are read") as caught:
+        publish_program(dataclasses.replace(program, training=BuiltProgram(long, program.training.constants)), store)
+    assert caught.value.remedy.startswith("Nobody could fetch this: use fewer layers")
+    size = sum(one.nbytes for built in program.programs for one in built.constants)
+    monkeypatch.setattr(materials, "MAXIMUM_CONSTANT_BYTES", size - 1)
+    with pytest.raises(SpecificationError, match="constants have"):
+        publish_program(program, store)
+    assert not (tmp_path / "store").exists()
 
 
 def test_fetch_program_any_file_missing_named(program: TaskProgram, store: BlobStore, files: Files) -> None:
