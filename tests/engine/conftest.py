@@ -6,7 +6,7 @@ from trainer.program.description import ProgramDescription
 
 
 @pytest.fixture(params=KINDS, ids=lambda p: "-".join([p[0], *(f"{k}={v}" for k, v in p[1].items())]))
-def program(request: pytest.FixtureRequest) -> ProgramDescription:
+def description(request: pytest.FixtureRequest) -> ProgramDescription:
     kind, model = request.param
     return small(kind, model=model)
 

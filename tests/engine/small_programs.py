@@ -1,12 +1,14 @@
 """Small programs over a small text that has something to learn."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.engine.batches import TokenData, Tokens
 from trainer.engine.engines import Engine
+from trainer.engine.sampling import sample
 from trainer.engine.segment import measured
 from trainer.engine.state import State, initial_state
 from trainer.native.engine import choose_engine
@@ -46,6 +48,15 @@ def first_state(description: ProgramDescription, data: TokenData, *, measure: bo
     program = traced(description, data)
     state = initial_state(description, program.layout)
     return measured(program, data, state, engine=engine()) if measure else state
+
+
+def text_of(
+    program: TaskProgram, state: State, prompt: Sequence[int], *, on: Engine | None = None, **settings: Any
+) -> list[int]:
+    """What the generation program writes after a prompt, on the compiled engine if no other is named."""
+    assert program.generation is not None
+    run = (on or engine()).open(program.generation)
+    return sample(program.generation.program, run, state, prompt, **{"vocabulary": 256, **settings})
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,26 +1,31 @@
-"""Training once more in plain float64: forward pass by hand, AdamW, schedule and clipping from their definitions."""
+"""Training once more in plain float64: forward pass by hand, AdamW, schedule and clipping from their definitions.
+
+Exact programs round the operands of each product to 13 bits of the largest element of a row, an error of up to 2**-13
+(1.2e-4) of that element and, over the rows and layers of these models, of 0.04 to 0.1 % of a gradient's norm
+(docs/tracing.md). So tensors are compared by their norms, against how far they moved.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from small_programs import Runs, small
+from small_programs import Runs, engine, first_state, small, text_of, traced
 from torch import Tensor
 from torch.nn import functional
 
 from ledger.errors import SettingsError
 from trainer.engine.devices import check_device
-from trainer.engine.generate import generate
 from trainer.engine.segment import run_segment
-from trainer.engine.state import State, capture, check_state, initial_state, loss_tensor, step_of, training_objects
-from trainer.models import TransformerConfig, build_model
+from trainer.engine.state import State, check_state, initial_state, loss_tensor, model_of, state_of, step_of
+from trainer.models import TransformerConfig
 from trainer.program.description import ProgramDescription
-from trainer.program.layout import StateLayout
+from trainer.program.layout import STEP
 
 Named = dict[str, Tensor]
 
@@ -110,17 +115,25 @@ def train(
     return values, losses
 
 
-def compare(program: ProgramDescription, found: State, expected: Named) -> None:
-    for spec in StateLayout.of(program).tensors[2:]:
-        tolerance = 2e-4 if spec.name.startswith("parameter") else 2e-3
-        scale = float(expected[spec.name].abs().max())
-        torch.testing.assert_close(
-            found[spec.name].double(), expected[spec.name], rtol=tolerance, atol=tolerance * scale, msg=spec.name
-        )
+# Measured: at most 0.31 % of how far the tensors of a kind moved in all, and 0.7 % of how far a single one did, after
+# six steps in which errors add up. The bits are the same on every machine, so there is no noise to leave room for.
+TOGETHER, EACH = 5e-3, 1e-2
 
 
-# A large epsilon keeps the step from turning float32's noise in tiny gradients into whole steps of the sign.
-OPTIMIZER = {"epsilon": 1e-4, "weight_decay": 0.3, "beta1": 0.8, "beta2": 0.95}
+def compare(first: State, found: State, expected: Named) -> None:
+    """Parameters and both moments moved as they should."""
+    for kind in ("parameter.", "moment1.", "moment2."):
+        apart, moved = [], []
+        for name in (name for name in first if name.startswith(kind)):
+            apart.append((found[name].double() - expected[name]).norm())
+            moved.append((expected[name] - first[name].double()).norm())
+            assert apart[-1] <= EACH * moved[-1], name
+        assert torch.stack(apart).norm() <= TOGETHER * torch.stack(moved).norm(), kind
+
+
+# A large epsilon keeps the step from turning rounding in tiny gradients into whole steps of the sign; a large decay
+# shows.
+OPTIMIZER = {"epsilon": 1e-4, "weight_decay": 3.0, "beta1": 0.8, "beta2": 0.95}
 PROGRAMS: dict[str, dict[str, Any]] = {
     "clipped": {"optimizer": {**OPTIMIZER, "gradient_clip": 0.2}},
     "never clipped": {"optimizer": {**OPTIMIZER, "gradient_clip": 0.0}},
@@ -131,57 +144,59 @@ PROGRAMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_run_segment_equals_training_in_float64(runs: Runs, name: str) -> None:
-    program = small(**PROGRAMS[name])
-    first = initial_state(program)
-    result = run_segment(program, runs, first, steps=6, report_every=1)
-    expected, losses = train(program, runs, first, 6)
+    description = small(**PROGRAMS[name])
+    first = first_state(description, runs)
+    result = run_segment(traced(description, runs), runs, first, steps=6, engine=engine(), report_every=1)
+    expected, losses = train(description, runs, first, 6)
     assert [loss for _, loss in result.train_losses] == pytest.approx(losses, rel=1e-4)
-    compare(program, result.state, expected)
+    compare(first, result.state, expected)
     assert losses[-1] < losses[0] - 0.05
 
 
 def test_run_segment_later_rounds_go_on_with_moments_step_and_slot(runs: Runs) -> None:
-    program = small(optimizer=OPTIMIZER, schedule={"learning_rate": 5e-3, "warmup_steps": 4, "total_steps": 9})
-    middle = run_segment(program, runs, initial_state(program), steps=5, slot=3).state
-    after = run_segment(program, runs, middle, steps=5, slot=3, report_every=1)
-    expected, losses = train(program, runs, middle, 5, slot=3)
+    description = small(optimizer=OPTIMIZER, schedule={"learning_rate": 5e-3, "warmup_steps": 4, "total_steps": 9})
+    program = traced(description, runs)
+    middle = run_segment(program, runs, first_state(description, runs), steps=5, engine=engine(), slot=3).state
+    after = run_segment(program, runs, middle, steps=5, engine=engine(), slot=3, report_every=1)
+    expected, losses = train(description, runs, middle, 5, slot=3)
     assert [step for step, _ in after.train_losses] == [6, 7, 8, 9, 10]
     assert [loss for _, loss in after.train_losses] == pytest.approx(losses, rel=1e-4)
-    compare(program, after.state, expected)
+    compare(middle, after.state, expected)
 
 
-def test_run_segment_reports_the_schedules_rates(runs: Runs) -> None:
-    program = small(
-        schedule={"learning_rate": 8e-3, "minimum_learning_rate": 1e-3, "warmup_steps": 3, "total_steps": 7}
+def test_run_segment_follows_the_schedules_rates(runs: Runs) -> None:
+    """Without a gradient to speak of, and with a decay of 1, a matrix shrinks by the learning rate."""
+    schedule = {"learning_rate": 8e-3, "minimum_learning_rate": 1e-3, "warmup_steps": 3, "total_steps": 7}
+    description = small(optimizer={"epsilon": 1.0, "weight_decay": 1.0, "gradient_clip": 1e-6}, schedule=schedule)
+    states = [first_state(description, runs)]
+    result = run_segment(
+        traced(description, runs), runs, states[0], steps=9, engine=engine(), snapshot=states.append, snapshot_seconds=0
     )
-    rates: list[float] = []
-    first = initial_state(program)
-    run_segment(
-        program, runs, first, steps=9, report_every=1, on_step=lambda report: rates.append(report.learning_rate)
-    )
-    assert rates == pytest.approx([rate_of(program, step) for step in range(9)], rel=1e-12)
-    assert rates[:4] == pytest.approx([2e-3, 4e-3, 6e-3, 8e-3])
-    assert rates[7:] == [1e-3, 1e-3]
+    matrices = [one["parameter.embedding.weight"].double() for one in (*states, result.state)]
+    rates = [1 - float((a * b).sum() / (a * a).sum()) for a, b in itertools.pairwise(matrices)]
+    # float32 rounds each of 8,192 elements by up to 6e-8 of it, either way.
+    assert rates == pytest.approx([rate_of(description, step) for step in range(9)], abs=1e-7)
+    assert rates[:4] == pytest.approx([2e-3, 4e-3, 6e-3, 8e-3], abs=1e-7)
+    assert rates[7:] == pytest.approx([1e-3, 1e-3], abs=1e-7)
 
 
 def test_run_segment_decays_matrices_alone(runs: Runs) -> None:
     """Without a gradient to speak of, what is left of a step is its decay."""
     optimizer = {"epsilon": 1.0, "weight_decay": 10.0, "gradient_clip": 1e-6}
     schedule = {"learning_rate": 0.01, "minimum_learning_rate": 0.01, "warmup_steps": 0}
-    program = small(model={"bias": True}, optimizer=optimizer, schedule=schedule)
-    first = initial_state(program)
-    after = run_segment(program, runs, first, steps=1).state
-    for spec in StateLayout.of(program).parameters:
+    description = small(model={"bias": True}, optimizer=optimizer, schedule=schedule)
+    program, first = traced(description, runs), first_state(description, runs)
+    after = run_segment(program, runs, first, steps=1, engine=engine()).state
+    for spec in program.layout.parameters:
         kept = 0.9 if len(spec.shape) >= 2 else 1.0
         torch.testing.assert_close(after[spec.name], first[spec.name] * kept, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("device", ["cuda:97", "cuda:4096"])
-def test_run_segment_device_that_is_not_there_refused(runs: Runs, device: str) -> None:
+def test_check_device_that_is_not_there_refused(device: str) -> None:
     with pytest.raises(SettingsError, match=rf"The device {device} cannot be used: PyTorch sees \d+ GPUs") as caught:
-        run_segment(small(), runs, initial_state(small()), steps=1, device=device)
+        check_device(device)
     assert "TRAINLEDGER_DEVICE" in caught.value.remedy
-    check_device("cpu")
 
 
 def test_check_device_counts_gpus_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,15 +207,20 @@ def test_check_device_counts_gpus_from_zero(monkeypatch: pytest.MonkeyPatch) -> 
         check_device("cuda:2")
 
 
-def test_capture_gives_back_what_training_objects_took(runs: Runs) -> None:
+def test_state_of_gives_back_what_model_of_took(runs: Runs) -> None:
     for kind in ("transformer", "recurrent"):
-        program = small(kind)
-        state = run_segment(program, runs, initial_state(program), steps=2).state
-        again = capture(*training_objects(program, state), step=step_of(state), loss=state["metric.heldout_loss"])
+        description = small(kind)
+        program = traced(description, runs)
+        state = run_segment(program, runs, first_state(description, runs), steps=2, engine=engine()).state
+        again = state_of(model_of(description, state), program.layout)
         assert list(again) == list(state)
         for name, tensor in state.items():
-            assert torch.equal(again[name], tensor), name
-            assert again[name].data_ptr() != tensor.data_ptr(), name
+            if name.startswith("parameter."):
+                assert torch.equal(again[name], tensor), name
+                assert again[name].data_ptr() != tensor.data_ptr(), name
+            elif not name.startswith("metric."):
+                assert torch.equal(again[name], torch.zeros_like(tensor)), name
+        assert math.isnan(float(again["metric.heldout_loss"]))
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800001, 0xFFC00000])
@@ -210,14 +230,16 @@ def test_loss_tensor_knows_one_nan_only(bits: int) -> None:
     assert loss_tensor(math.inf).tolist() == [math.inf]
 
 
-def test_check_state_names_the_first_thing_that_is_wrong() -> None:
-    program = small()
-    layout, state = StateLayout.of(program), initial_state(program)
+def test_check_state_names_the_first_thing_that_is_wrong(runs: Runs) -> None:
+    layout, state = traced(small(), runs).layout, first_state(small(), runs)
     name = "moment2.output.norm.weight"
     for changed, says in (
         ({name: torch.zeros(33)}, rf"{name} is torch.float32 \(33,\), the program has torch.float32 \(32,\)"),
         ({name: torch.zeros(32, dtype=torch.float64)}, rf"{name} is torch.float64"),
-        ({"counter.step": torch.tensor([-1])}, "counter.step is -1"),
+        (
+            {STEP: torch.tensor([0], dtype=torch.int32)},
+            r"counter.step is torch.int32 \(1,\), the program has",
+        ),
         ({"surplus": torch.zeros(1)}, r"missing \[\], unknown \['surplus'\]"),
     ):
         with pytest.raises(ValueError, match=says):
@@ -227,34 +249,34 @@ def test_check_state_names_the_first_thing_that_is_wrong() -> None:
         check_state(moved, layout)
 
 
-def test_generate_takes_the_likeliest_token_of_the_plain_forward_pass(runs: Runs) -> None:
-    program = small()
-    state = run_segment(program, runs, initial_state(program), steps=30).state
+def test_generation_takes_the_likeliest_token_of_the_plain_forward_pass(runs: Runs) -> None:
+    description = small()
+    program = traced(description, runs)
+    state = run_segment(program, runs, first_state(description, runs), steps=30, engine=engine()).state
     weights = {name.removeprefix("parameter."): t.double() for name, t in state.items() if name.startswith("parameter")}
     history = list(b"the quick")
     for _ in range(20):
-        logits = forward(program, weights, torch.tensor([history[-program.context :]]))
+        logits = forward(description, weights, torch.tensor([history[-description.context :]]))
         history.append(int(logits[0, -1].argmax()))
-    assert generate(program, state, b"the quick", tokens=20, temperature=0) == history[9:]
-    assert generate(program, state, b"the quick", tokens=20, temperature=1e-320, seed=4) == history[9:]
+    assert text_of(program, state, b"the quick", tokens=20, temperature=0) == history[9:]
+    assert text_of(program, state, b"the quick", tokens=20, temperature=1e-320, seed=4) == history[9:]
 
 
 @pytest.mark.parametrize("temperature", [math.nan, -1e-300])
-def test_generate_temperature_that_is_none_refused(temperature: float) -> None:
+def test_generation_temperature_that_is_none_refused(runs: Runs, temperature: float) -> None:
     with pytest.raises(ValueError, match=f"temperature={temperature}, top_k=None is out of range"):
-        generate(small(), initial_state(small()), b"a", tokens=1, temperature=temperature)
+        text_of(traced(small(), runs), first_state(small(), runs), b"a", tokens=1, temperature=temperature)
 
 
-def test_generate_samples_with_the_softmax_probabilities() -> None:
+def test_generation_samples_with_the_softmax_probabilities(runs: Runs) -> None:
     """Three tokens, 600 times: within four deviations of what softmax says."""
-    program = replace(small(), vocabulary=3)
-    state = initial_state(program)
+    description = replace(small(), vocabulary=3)
+    program = traced(description, runs)
+    state = initial_state(description, program.layout)
     state["parameter.embedding.weight"] = torch.zeros(3, 32)
     state["parameter.embedding.weight"][:, 0] = torch.tensor([0.0, 0.5, 1.0])
-    model = build_model(program.model, vocabulary=3, context=program.context)
-    model.load_state_dict({n.removeprefix("parameter."): t for n, t in state.items() if n.startswith("parameter.")})
-    drawn = [generate(program, state, [1], tokens=1, temperature=0.5, seed=seed)[0] for seed in range(600)]
-    chances = functional.softmax(model.logits(torch.tensor([[1]]))[0, 0].double() / 0.5, dim=0).tolist()
-    for token, chance in enumerate(chances):
+    logits = model_of(description, state).logits(torch.tensor([[1]]))[0, 0].double()
+    drawn = [text_of(program, state, [1], tokens=1, temperature=0.5, seed=seed, vocabulary=3)[0] for seed in range(600)]
+    for token, chance in enumerate(functional.softmax(logits / 0.5, dim=0).tolist()):
         deviation = math.sqrt(600 * chance * (1 - chance))
         assert abs(drawn.count(token) - 600 * chance) < 4 * deviation + 1

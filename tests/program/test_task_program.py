@@ -30,7 +30,15 @@ from trainer.store import BlobStore
 
 Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
 LAYOUT = ((HELDOUT_LOSS, DType.FLOAT32, (1,)), (STEP, DType.INT64, (1,)), ("parameter.w", DType.FLOAT32, (2, 3)))
-TEXT = ("generation.tokens", DType.INT64, (4,))
+TEXT = (
+    ("generation.tokens", DType.INT64, (4,)),
+    ("generation.length", DType.INT64, (1,)),
+    ("generation.seed", DType.INT64, (1,)),
+    ("generation.position", DType.INT64, (1,)),
+    ("generation.temperature", DType.FLOAT32, (1,)),
+    ("generation.top_k", DType.INT64, (1,)),
+    ("generation.diverged", DType.INT64, (1,)),
+)
 Rest = Callable[[ProgramBuilder], None]  # what a program does
 
 
@@ -90,8 +98,9 @@ def refusal(**programs: BuiltProgram) -> SpecificationError:
 
 
 def test_task_program_of_programs_that_fit() -> None:
-    text = built(Role.GENERATE, (*LAYOUT, TEXT), lambda b: b.store(TEXT[0], b.load(TEXT[0])))
-    for generation in (None, text, built(Role.GENERATE)):
+    tokens = TEXT[0][0]
+    text = built(Role.GENERATE, (*LAYOUT, *TEXT), lambda b: b.store(tokens, b.load(tokens)))
+    for generation in (None, text, built(Role.GENERATE, (*LAYOUT, *TEXT))):
         made = task(generation=generation)
         assert made.programs == tuple(one for one in (TRAINING, EVALUATION, generation) if one is not None)
         assert made.layout.names == tuple(name for name, _, _ in LAYOUT)
@@ -182,7 +191,7 @@ def test_task_program_that_does_not_count_its_steps_refused(name: str) -> None:
         (*LAYOUT[:2], ("parameter.v", DType.FLOAT32, (2, 3))),
         (*LAYOUT[:2], ("parameter.w", DType.INT64, (2, 3))),
         (*LAYOUT[:2], ("parameter.w", DType.FLOAT32, (3, 2))),
-        (*LAYOUT[:2], TEXT, LAYOUT[2]),
+        (*LAYOUT[:2], *TEXT, LAYOUT[2]),
     ],
 )
 def test_task_program_companion_over_other_states_refused(place: str, layout: Layout) -> None:
@@ -195,7 +204,7 @@ def test_task_program_companion_over_other_states_refused(place: str, layout: La
 
 
 def test_task_program_evaluation_with_states_of_its_own_refused() -> None:
-    assert "over other states" in refusal(evaluation=built(Role.EVALUATE, (*LAYOUT, TEXT))).problem
+    assert "over other states" in refusal(evaluation=built(Role.EVALUATE, (*LAYOUT, *TEXT))).problem
 
 
 @pytest.mark.parametrize("place", ["evaluation", "generation"])
@@ -206,9 +215,29 @@ def test_task_program_companion_that_changes_the_model_refused(place: str, name:
     role = Role.EVALUATE if place == "evaluation" else Role.GENERATE
     # Storing what was loaded is a change too: a NaN may become another one.
     for rest in (count if name == STEP else halve(name), lambda b: b.store(name, b.load(name))):
-        error = refusal(**{place: built(role, rest=rest)})
+        error = refusal(**{place: built(role, LAYOUT if place == "evaluation" else (*LAYOUT, *TEXT), rest)})
         assert (error.problem, error.field) == (f"The {place} program changes {name}.", place)
         assert error.remedy == "Only training may change the model."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (),
+        TEXT[1:],
+        TEXT[:-1],
+        (*TEXT, ("generation.more", DType.INT64, (1,))),
+        (TEXT[1], TEXT[0], *TEXT[2:]),
+        ((TEXT[0][0], DType.FLOAT32, (4,)), *TEXT[1:]),
+        ((TEXT[0][0], DType.INT64, (2, 2)), *TEXT[1:]),
+        ((TEXT[0][0], DType.INT64, ()), *TEXT[1:]),
+        (*TEXT[:4], ("generation.temperature", DType.INT64, (1,)), *TEXT[5:]),
+    ],
+)
+def test_task_program_generation_of_no_text_refused(text: Layout) -> None:
+    error = refusal(generation=built(Role.GENERATE, (*LAYOUT, *text)))
+    assert error.field == "generation"
+    assert "and not those of a text" in error.problem
 
 
 def test_batches_of_and_tokens_per_step() -> None:

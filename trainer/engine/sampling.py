@@ -37,7 +37,8 @@ def sample(
 
     Raises:
         ValueError: an empty prompt, a token outside the vocabulary, a setting out of range, tensors that are not the
-            program's, or a model whose logits are not finite (training diverged).
+            program's, a model whose logits are not finite (training diverged), or a program that chooses a token
+            outside the vocabulary.
     """
     if not prompt or not all(0 <= token < vocabulary for token in prompt):
         raise ValueError(f"the prompt needs tokens from 0 to {vocabulary - 1}")
@@ -67,7 +68,10 @@ def sample(
         run.step()
         if int(run.tensor(number_of[DIVERGED]).item()):
             raise ValueError("the model's logits are not finite: its training diverged")
-        history.append(int(run.tensor(number_of[TOKENS])[min(len(history), context - 1)].item()))
+        token = int(run.tensor(number_of[TOKENS])[min(len(history), context - 1)].item())
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"the program chose the token {token}, and there are {vocabulary}")
+        history.append(token)
     return history[len(prompt) :]
 
 

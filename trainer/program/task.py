@@ -6,7 +6,7 @@ docs/programs.md, "A task's programs". Nothing here reads or writes files: `trai
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,18 @@ from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.program.exact import BuiltProgram, DType, Part, Program, Role, cost_of, program_root
 from trainer.program.exact.operations import Batch, ConstantTensor, Load, Pointwise
 from trainer.program.fields import Fields
-from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
+from trainer.program.layout import (
+    DIVERGED,
+    HELDOUT_LOSS,
+    LENGTH,
+    POSITION,
+    SEED,
+    STEP,
+    TEMPERATURE,
+    TOKENS,
+    TOP_K,
+    StateLayout,
+)
 
 FORMAT = "trainledger/program/2"
 MAXIMUM_SEED = 2**53 - 1  # the largest integer that canonical JSON can hold
@@ -27,8 +38,18 @@ MAXIMUM_CONSTANT_BYTES = 2**28  # of all constants of a task's programs together
 _MAGIC = b"TLXT\x00\x01\x00\x00"
 _SEAL_TYPE = 2  # single programs have 1
 _NO_ROOT = bytes(32)
-_HEAD = ((HELDOUT_LOSS, DType.FLOAT32, (1,)), (STEP, DType.INT64, (1,)))
+_Tensor = tuple[str, DType, tuple[int, ...]]
+_HEAD: tuple[_Tensor, ...] = ((HELDOUT_LOSS, DType.FLOAT32, (1,)), (STEP, DType.INT64, (1,)))
 _STEP = 1  # its place there
+# What follows the window of a text.
+_TEXT: tuple[_Tensor, ...] = (
+    (LENGTH, DType.INT64, (1,)),
+    (SEED, DType.INT64, (1,)),
+    (POSITION, DType.INT64, (1,)),
+    (TEMPERATURE, DType.FLOAT32, (1,)),
+    (TOP_K, DType.INT64, (1,)),
+    (DIVERGED, DType.INT64, (1,)),
+)
 _ONE_MORE = Kernel(1, (Instruction(Op.INPUT), Instruction(Op.CONST, word=1), Instruction(Op.IADD, 0, 1)))
 
 
@@ -204,7 +225,8 @@ def check_training(program: Program) -> None:
 def check_companion(training: Program, program: Program, role: Role) -> None:
     """Checks that a program works on the training program's states, and changes of them what its role may change.
 
-    An evaluation program changes the held-out loss alone, a generation program nothing; its own tensors follow.
+    An evaluation program changes the held-out loss alone. A generation program changes nothing of them; the tensors of
+    a text follow there (docs/generation.md).
 
     Raises:
         SpecificationError: it is of another role, over other states, or changes them.
@@ -218,6 +240,12 @@ def check_companion(training: Program, program: Program, role: Role) -> None:
             f"The {name} program is over other states than the training program.",
             field=name,
             remedy="Trace both from the same model and optimizer.",
+        )
+    if role is Role.GENERATE and not _is_text(found[len(shared) :]):
+        raise SpecificationError(
+            f"The generation program's own tensors are {_names(found[len(shared) :])}, and not those of a text.",
+            field=name,
+            remedy="Trace it with trace_generation, or leave it out.",
         )
     for one in program.states[: len(shared)]:
         if one.source is not None and not (role is Role.EVALUATE and one.name == HELDOUT_LOSS):
@@ -259,7 +287,12 @@ def _field(role: Role) -> str:
     return {Role.TRAIN: "training", Role.EVALUATE: "evaluation", Role.GENERATE: "generation"}[role]
 
 
-def _names(tensors: tuple[tuple[str, DType, tuple[int, ...]], ...]) -> str:
+def _is_text(tensors: Sequence[_Tensor]) -> bool:
+    window = tensors[0][2] if tensors else ()
+    return len(window) == 1 and list(tensors) == [(TOKENS, DType.INT64, window), *_TEXT]
+
+
+def _names(tensors: Sequence[_Tensor]) -> str:
     return ", ".join(f"{name} {dtype.name.lower()} {list(shape)}" for name, dtype, shape in tensors) or "nothing"
 
 
