@@ -16,6 +16,7 @@ from trainer.engine import segment
 from trainer.engine.engines import ReferenceEngine
 from trainer.engine.sampling import sample
 from trainer.engine.state import State, heldout_loss_bits, heldout_loss_of
+from trainer.program.estimate import estimate
 
 
 @pytest.fixture
@@ -279,3 +280,19 @@ def test_commands_name_the_store_that_the_task_names(commands: TrainerCommands, 
         error = commands.fail(4, *words, TRAINLEDGER_STORE=str(tmp_path / "empty"))
         assert error["error"] == "BlobMissing"
         assert error["remedy"] == f"The task names the store {commands.store}: give that one with --store."
+
+
+def test_program_cost_tells_what_a_round_takes_and_pays(commands: TrainerCommands) -> None:
+    needed = estimate(commands.tiny.program)
+    said = commands.ask("program", "cost", "1")
+    assert said["program_root"] == root_hex(commands.tiny.program.root)
+    assert (said["parameters"], said["memory_bytes"]) == (needed.parameters, needed.memory_bytes)
+    assert (said["flops_per_step"], said["flops_to_measure"]) == (needed.flops_per_step, needed.flops_to_measure)
+    work = needed.work_per_step * 4 + needed.work_to_measure
+    assert said["seconds_per_round"] == pytest.approx(work / said["flops_per_second"])
+    reward = commands.tiny.parameters.slot_reward
+    assert int(said["reward_per_hour"]["wei"]) == int(reward * 3600 / max(said["seconds_per_round"], 1e-3))
+    shown = commands.run("program", "cost", "1").stdout
+    assert f"{needed.parameters:,}" in shown
+    assert "GFLOP" in shown
+    assert "UnknownTask(task=99)" in commands.fail(3, "program", "cost", "99")["problem"]

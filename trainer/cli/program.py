@@ -1,4 +1,4 @@
-"""`trainledger program trace` and `program show`."""
+"""`trainledger program trace`, `show` and `cost`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def register(app: CommandApp) -> None:
     """Adds the group."""
     program_app.command("trace")(trace)
     program_app.command("show")(show)
+    program_app.command("cost")(cost)
     app.add_typer(program_app)
 
 
@@ -33,8 +34,8 @@ def trace(
 ) -> None:
     """Trace the training step of a task file's model into an exact program, and show what a step costs.
 
-    The program is made of eleven operations over tensors (docs/programs.md). Tasks do not carry such programs yet: this
-    shows what they will carry.
+    The program is made of eleven operations over tensors (docs/programs.md). `trainledger task create` traces it too,
+    with those that measure and generate; this shows it without a chain.
 
     Example: `trainledger program trace examples/quick.toml --to step.program`
     """
@@ -85,6 +86,67 @@ def show(
             context.console.print(line)
         return
     _report(context, program)
+
+
+def cost(
+    context: CommandContext,
+    task: Annotated[int, typer.Argument(min=1, metavar="TASK", help="Number of the task.")],
+) -> None:
+    """Show what a posted task's programs cost here, before anything is claimed.
+
+    Operations and memory follow from the programs alone; seconds and tokens an hour from how fast this machine's engine
+    is at a small program of its own, so they are rough. A worker measures a few real steps before it claims.
+
+    Example: `trainledger program cost 1`
+    """
+    from rich.console import Console
+
+    from ledger.amounts import format_tokens
+    from ledger.cli.output import amount, table
+    from trainer.cli.engine import open_engine
+    from trainer.materials import fetch_description
+    from trainer.program.estimate import estimate
+    from trainer.store import BlobStore
+    from trainer.worker.machine import measure_flops
+
+    client, settings = context.client(), context.settings
+    description = fetch_description(client.task(task), BlobStore(settings.store_url, cache=settings.home / "cache"))
+    parameters, needed = description.task.parameters, estimate(description.program)
+    engine = open_engine(context)
+    rate = measure_flops(engine)
+    work = needed.work_per_step * parameters.steps_per_round + needed.work_to_measure
+    seconds = work / rate
+    hourly = int(parameters.slot_reward * 3600 / max(seconds, 1e-3))
+    document: dict[str, Any] = {
+        "task": task,
+        "program_root": root_hex(description.program.root),
+        "parameters": needed.parameters,
+        "state_bytes": needed.state_bytes,
+        "memory_bytes": needed.memory_bytes,
+        "flops_per_step": needed.flops_per_step,
+        "flops_to_measure": needed.flops_to_measure,
+        "steps_per_round": parameters.steps_per_round,
+        "engine": engine.setting,
+        "flops_per_second": rate,
+        "seconds_per_round": seconds,
+        "lease_seconds": parameters.lease_seconds,
+        "reward_per_hour": amount(hourly),
+    }
+
+    def human(console: Console) -> None:
+        rows = [
+            ("parameters", f"{needed.parameters:,}"),
+            ("a checkpoint", f"{needed.state_bytes / 2**20:,.1f} MiB"),
+            ("memory to train", f"{needed.memory_bytes / 2**20:,.0f} MiB"),
+            ("a step", f"{needed.flops_per_step / 1e9:,.3f} GFLOP"),
+            ("measuring the held-out loss", f"{needed.flops_to_measure / 1e9:,.3f} GFLOP"),
+            (f"a round of {parameters.steps_per_round} steps", f"about {seconds:,.0f} s here ({engine.setting})"),
+            ("the lease", f"{parameters.lease_seconds:,} s"),
+            ("pay at most", f"{format_tokens(hourly - hourly % 10**16)} {client.token_symbol} an hour"),
+        ]
+        console.print(table(["what", "value"], rows, right=["value"]))
+
+    context.emit(document, human)
 
 
 def _report(context: CommandContext, program: Program) -> None:

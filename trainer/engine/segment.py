@@ -197,7 +197,7 @@ def _compare(built: BuiltProgram, found: list[Tensor], wanted: list[Tensor], *, 
             raise MachineFault(
                 f"Run {number} of the segment gave another {tensor.name} on the {engine} engine than on the reference.",
                 remedy="Nothing was submitted. Try `trainledger selftest`, and check this machine's memory; the "
-                "reference engine alone is right but slow (--engine reference).",
+                "reference engine alone is right but slow (TRAINLEDGER_ENGINE=reference).",
             )
 
 
