@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Kernel, Op
@@ -135,6 +136,27 @@ def test_sharding_of_sum_over_part_of_a_row_is_no_join() -> None:
     sharding = sharding_of(_replaced(program, number, shorter))
     assert sharding.joins == ()
     assert len(sharding.gathered) == 3
+
+
+def test_sharding_of_sum_with_padding_is_no_join() -> None:
+    build = ProgramBuilder(Role.TRAIN)
+    build.state("sum", DType.FLOAT32, (_LENGTH,))
+    tokens = build.batch(2, _LENGTH)
+    parts = [_floats(build, tokens.select(0, s)).unsqueeze(-1) for s in range(2)]
+    build.store("sum", build.sum_last(build.cat(parts, -1, extent=3, padding=0x3F800000)))
+    sharding = sharding_of(build.finish().program)
+    assert (len(sharding.rows), sharding.joins, len(sharding.gathered)) == (2, (), 2)
+
+
+def test_sharding_of_table_reaches_to_its_last_row() -> None:
+    build = ProgramBuilder(Role.TRAIN)
+    build.state("taken", DType.FLOAT32, (_LENGTH,))
+    build.state("other", DType.FLOAT32, (_LENGTH,))
+    tokens = build.batch(4, _LENGTH)
+    index = build.constant(torch.zeros((), dtype=torch.int32))
+    build.store("taken", _floats(build, build.take(tokens.slice(0, 1, 3), index)))
+    build.store("other", _floats(build, tokens.select(0, 2)))
+    assert sharding_of(build.finish().program).rows == ((1, 2),)
 
 
 def test_cut_program_ranks_get_their_shards_and_all_get_the_rest() -> None:
