@@ -98,19 +98,22 @@ def dataset_of(tokenizer: Tokenizer, train: Tokens, heldout: Tokens) -> Dataset:
     )
 
 
-def prepare_dataset(config: DataConfig, *, folder: Path | None = None) -> Dataset:
+def prepare_dataset(config: DataConfig, *, folder: Path | None = None, tokenizer: Tokenizer | None = None) -> Dataset:
     """Read, clean, tokenise, split and commit.
 
     Args:
         folder: what relative paths in `config.source` are relative to; the current folder without.
+        tokenizer: a pretrained model's own, in place of what the config says.
 
     Raises:
-        SpecificationError: see `read_corpus`; or the text is too short to split.
+        SpecificationError: see `read_corpus`; or the text is too short to split, or holds a character that the
+            tokenizer has no token for.
     """
     text = read_corpus(config.source, limit_bytes=config.limit_bytes, folder=folder)
-    tokenizer: Tokenizer = ByteTokenizer()
-    if config.tokenizer == BPETokenizer.name:
-        tokenizer = BPETokenizer.train(text, vocabulary=config.vocabulary)
+    if tokenizer is None:
+        tokenizer = ByteTokenizer()
+        if config.tokenizer == BPETokenizer.name:
+            tokenizer = BPETokenizer.train(text, vocabulary=config.vocabulary)
     tokens = tokenizer.encode(text)
     held = int(len(tokens) * config.heldout_fraction)
     if held < 2 or len(tokens) - held < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,15 +18,17 @@ from trainer.engine.batches import Tokens
 BYTE_FILE = b"byte"
 MAXIMUM_VOCABULARY = 65_536
 _PIECE = 1 << 20  # characters encoded at a time; bounds memory, and is part of how a BPE cuts text
-# All of a BPE's file but its vocabulary and merges (formats §5).
+# All of a BPE's file but its vocabulary, its merges and whether it cuts digits apart (formats §5).
 _BYTE_LEVEL = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+_WORDS = {**_BYTE_LEVEL, "add_prefix_space": False}
+_DIGITS = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _WORDS]}
 _FILE: dict[str, Any] = {
     "version": "1.0",
     "truncation": None,
     "padding": None,
     "added_tokens": [],
     "normalizer": None,
-    "pre_tokenizer": {**_BYTE_LEVEL, "add_prefix_space": False},
+    "pre_tokenizer": _WORDS,
     "post_processor": None,
     "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
 }
@@ -41,8 +44,23 @@ _MODEL: dict[str, Any] = {
 }
 
 
+# Bytes that a BPE may have no token for: those that no cleaned text holds (control characters; 0xc0, 0xc1 and 0xf5 to
+# 0xff, which UTF-8 does not have), and 0xf1 and 0xf2, which begin the planes 4 to 11 of Unicode, where nothing is.
+_SPARE = frozenset({*range(0x20), 0x7F, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)}) - frozenset(b"\t\n")
+
+
+def _letters() -> list[str]:
+    """The letter that stands for each byte 0 to 255 in a byte-level BPE's tokens (Radford et al. 2019)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in plain]
+    return [chr(0x100 + moved.index(byte)) if byte in moved else chr(byte) for byte in range(256)]
+
+
+_LETTERS = _letters()
+
+
 class Tokenizer(Protocol):
-    """Encodes any text, and decodes what it encoded to the same text."""
+    """Encodes text, and decodes what it encoded to the same text."""
 
     @property
     def name(self) -> str:
@@ -53,7 +71,7 @@ class Tokenizer(Protocol):
         """Number of token values."""
 
     def encode(self, text: str) -> Tokens:
-        """Text to uint16 tokens."""
+        """Text to uint16 tokens. Raises SpecificationError for a character that has none."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens to text; bytes that are not UTF-8 (half a character) become U+FFFD."""
@@ -79,12 +97,17 @@ class ByteTokenizer:
 
 
 class BPETokenizer:
-    """Byte-level byte-pair encoding (Sennrich et al. 2016): every byte is a token, so every text can be encoded."""
+    """Byte-level byte-pair encoding (Sennrich et al. 2016): every byte is a token, so every text can be encoded.
+
+    One that others have trained may lack the bytes of characters that nobody writes; those are refused.
+    """
 
     name = "bpe"
 
     def __init__(self, inner: HuggingFaceTokenizer) -> None:
         self._inner = inner
+        vocabulary = inner.get_vocab()
+        self._missing = bytes(byte for byte, letter in enumerate(_LETTERS) if letter not in vocabulary)
 
     @classmethod
     def train(cls, text: str, *, vocabulary: int) -> BPETokenizer:
@@ -107,11 +130,33 @@ class BPETokenizer:
         inner.train_from_iterator(_pieces(text), trainer=trainer)
         return cls(inner)
 
+    @classmethod
+    def of_tables(
+        cls, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], *, digits_apart: bool
+    ) -> BPETokenizer:
+        """A tokenizer that was trained elsewhere.
+
+        Args:
+            vocabulary: each token, written in byte letters, with its number. Tokens that no merges lead to (the marks
+                of a chat) may be among them: no text gives them.
+            merges: pairs of tokens, the earliest first. digits_apart: every digit is a word of its own.
+
+        Raises:
+            BlobCorrupt: the tables are not those of a byte-level BPE (formats §5).
+        """
+        document = {
+            **_FILE,
+            "pre_tokenizer": _DIGITS if digits_apart else _WORDS,
+            "model": {**_MODEL, "vocab": dict(vocabulary), "merges": [list(pair) for pair in merges]},
+        }
+        return _bpe_from_bytes(json.dumps(document, ensure_ascii=False).encode())
+
     @property
     def vocabulary(self) -> int:
         return int(self._inner.get_vocab_size())
 
     def encode(self, text: str) -> Tokens:
+        self._refuse_missing(text)
         parts = [np.array(self._inner.encode(piece).ids, dtype=np.uint16) for piece in _pieces(text)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint16)
 
@@ -120,6 +165,17 @@ class BPETokenizer:
 
     def to_bytes(self) -> bytes:
         return str(self._inner.to_str()).encode()
+
+    def _refuse_missing(self, text: str) -> None:
+        """What has no token would be dropped in silence."""
+        if not self._missing or not set(text.encode()) & set(self._missing):
+            return
+        place, found = next((i, c) for i, c in enumerate(text) if set(c.encode()) & set(self._missing))
+        raise SpecificationError(
+            f"The character U+{ord(found):04X} at place {place} of the text has no token in this vocabulary.",
+            field="data.source",
+            remedy="Leave it out, or use another tokenizer.",
+        )
 
 
 def tokenizer_from_bytes(name: str, data: bytes) -> Tokenizer:
@@ -130,6 +186,10 @@ def tokenizer_from_bytes(name: str, data: bytes) -> Tokenizer:
         return ByteTokenizer()
     if name != BPETokenizer.name:
         raise BlobCorrupt("tokenizer.json", f"the tokenizer {name!r} is not known")
+    return _bpe_from_bytes(data)
+
+
+def _bpe_from_bytes(data: bytes) -> BPETokenizer:
     _check_file(data)
     try:
         inner = HuggingFaceTokenizer.from_str(data.decode())
@@ -153,7 +213,11 @@ def _check_file(data: bytes) -> None:
     model = dict(document["model"])
     vocabulary = model.pop("vocab", None)
     model.pop("merges", None)  # compared with the vocabulary by the package
-    for given, known in (({**document, "model": None}, {**_FILE, "model": None}), (model, _MODEL)):
+    cut = _DIGITS if document.get("pre_tokenizer") == _DIGITS else _WORDS
+    for given, known in (
+        ({**document, "model": None}, {**_FILE, "pre_tokenizer": cut, "model": None}),
+        (model, _MODEL),
+    ):
         for name in sorted(given.keys() | known.keys()):
             if name not in given or name not in known or given[name] != known[name]:
                 raise BlobCorrupt("tokenizer.json", f"its {name} is not that of a byte-level BPE")
@@ -161,7 +225,7 @@ def _check_file(data: bytes) -> None:
         raise BlobCorrupt("tokenizer.json", "its vocab is no table of numbers")
     if sorted(vocabulary.values()) != list(range(len(vocabulary))) or len(vocabulary) > MAXIMUM_VOCABULARY:
         raise BlobCorrupt("tokenizer.json", f"its tokens are not numbered from 0 to at most {MAXIMUM_VOCABULARY - 1}")
-    if not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
+    if not vocabulary.keys() >= {letter for byte, letter in enumerate(_LETTERS) if byte not in _SPARE}:
         raise BlobCorrupt("tokenizer.json", "some bytes have no token")
 
 

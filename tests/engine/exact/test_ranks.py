@@ -175,6 +175,9 @@ def test_ranked_run_other_joins_are_gathered() -> None:
     gathered = {built.program.operations[number].dtype for number in cut.gathered}
     assert gathered == {DType.FLOAT32, DType.INT32, DType.INT8, DType.INT16}
     assert not cut.joins
+    for piece in (*cut.before, cut.after):
+        assert piece is not None
+        check_program(piece.program)
     state = zeros_of(built.program)
     for step in range(4):
         expected = reference_states(built, state, batches=lambda _, seed=step: Windows(seed, most=2**11))

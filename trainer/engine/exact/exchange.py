@@ -195,12 +195,14 @@ def _exponents(codes: Tensor) -> Tensor:
 
 
 def _integers(x: Tensor, codes: Tensor) -> Tensor:
-    """SUM's integers of each element, int64; where its sum is poisoned, which infinity it is."""
+    """SUM's integers of each element, int64; where its sum is poisoned, which infinity it is.
+
+    SUM's clamp has nothing to do here: with the exponent of the greatest magnitude, all are below 2^E.
+    """
     poisoned = codes >= _INFINITE
-    limit = 2.0**_SUM_BITS
     scaled = torch.where(poisoned, 0.0, x) * reference.power_of_two(_SUM_BITS - _exponents(codes))
     flags = (x == torch.inf) * _ABOVE + (x == -torch.inf) * _BELOW
-    return torch.where(poisoned, flags, torch.round(scaled).clamp(-limit, limit).to(torch.int64))
+    return torch.where(poisoned, flags, torch.round(scaled).to(torch.int64))
 
 
 def _added(group: Group, total: Tensor) -> Tensor:
