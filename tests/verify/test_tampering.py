@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_programs import engine
 from worker_bench import TinyTask, publish_tiny_task
 from worker_fakes import ALICE, BOB, REQUESTER, TOKEN, FakeChain, FakeLedger
 
@@ -16,6 +17,7 @@ from ledger.performance import float_bits
 from ledger.types import Checkpoint, Task
 from trainer.checkpoints import save_state, state_path
 from trainer.commit.states import loss_proof, state_root
+from trainer.engine.engines import ReferenceEngine
 from trainer.engine.segment import StepReport
 from trainer.engine.state import State, heldout_loss_bits
 from trainer.materials import Materials, fetch_description, fetch_materials
@@ -65,7 +67,7 @@ def lineage(states: list[State]) -> list[Checkpoint]:
 
 def verdicts_of(materials: Materials, lineage: list[Checkpoint], **options: Any) -> list[RoundVerdict]:
     claims = [Claim(entry=entry, final=True) for entry in lineage]
-    return list(TaskVerifier(materials, claims, **options).verify(range(len(claims))))
+    return list(TaskVerifier(materials, claims, **{"engine": engine(), **options}).verify(range(len(claims))))
 
 
 def summary(verdicts: list[RoundVerdict]) -> list[tuple[str, str]]:
@@ -205,6 +207,17 @@ def test_replay_result_matches_only_in_root_and_loss(states: list[State], root: 
         state=states[0],
     )
     assert result.matches is matches
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2], ids=["reference", "1 thread", "2 threads"])
+def test_verify_gives_the_same_verdicts_on_every_engine(
+    materials: Materials, lineage: list[Checkpoint], threads: int | None
+) -> None:
+    true = [entry.state_root for entry in lineage]
+    lineage[2] = dataclasses.replace(lineage[2], state_root=STRANGE)
+    verdicts = verdicts_of(materials, lineage, engine=ReferenceEngine() if threads is None else engine(threads))
+    assert summary(verdicts) == [("agrees", "whole"), ("agrees", "whole"), ("differs", "missing")]
+    assert [one.replayed for one in verdicts] == true
 
 
 def test_claims_of_are_the_lineage_and_the_open_submission(tiny: TinyTask, states: list[State]) -> None:
