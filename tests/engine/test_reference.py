@@ -115,9 +115,9 @@ def train(
     return values, losses
 
 
-# Measured: at most 0.31 % of how far the tensors of a kind moved in all, and 0.7 % of how far a single one did, after
-# six steps in which errors add up. The bits are the same on every machine, so there is no noise to leave room for.
-TOGETHER, EACH = 5e-3, 1e-2
+# Measured, after six steps in which errors add up: at most 0.25 % of how far the tensors of a kind moved in all, 0.7 %
+# of how far a single one did, and 0.01 % of a loss. The bits are the same on every machine, so there is no noise.
+TOGETHER, EACH, LOSS = 4e-3, 1e-2, 2e-4
 
 
 def compare(first: State, found: State, expected: Named) -> None:
@@ -148,7 +148,7 @@ def test_run_segment_equals_training_in_float64(runs: Runs, name: str) -> None:
     first = first_state(description, runs)
     result = run_segment(traced(description, runs), runs, first, steps=6, engine=engine(), report_every=1)
     expected, losses = train(description, runs, first, 6)
-    assert [loss for _, loss in result.train_losses] == pytest.approx(losses, rel=1e-4)
+    assert [loss for _, loss in result.train_losses] == pytest.approx(losses, rel=LOSS)
     compare(first, result.state, expected)
     assert losses[-1] < losses[0] - 0.05
 
@@ -160,7 +160,7 @@ def test_run_segment_later_rounds_go_on_with_moments_step_and_slot(runs: Runs) -
     after = run_segment(program, runs, middle, steps=5, engine=engine(), slot=3, report_every=1)
     expected, losses = train(description, runs, middle, 5, slot=3)
     assert [step for step, _ in after.train_losses] == [6, 7, 8, 9, 10]
-    assert [loss for _, loss in after.train_losses] == pytest.approx(losses, rel=1e-4)
+    assert [loss for _, loss in after.train_losses] == pytest.approx(losses, rel=LOSS)
     compare(middle, after.state, expected)
 
 
