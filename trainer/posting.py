@@ -9,17 +9,17 @@ from ledger.errors import SpecificationError
 from ledger.performance import bits_float, fixed_point, float_bits
 from ledger.spec import TaskFile, TaskSpecification
 from ledger.types import TaskParameters
+from trainer.authoring import author, tokenizer_of
 from trainer.checkpoints import save_state
 from trainer.commit.states import state_root
 from trainer.data.config import DataConfig
 from trainer.data.dataset import Dataset, check_description, check_programs, prepare_dataset, publish_dataset
 from trainer.engine.engines import Engine
 from trainer.engine.segment import measured
-from trainer.engine.state import State, heldout_loss_bits, initial_state
+from trainer.engine.state import State, heldout_loss_bits
 from trainer.materials import check_readable, publish_program, specification_path
 from trainer.program.description import MAXIMUM_STEPS, ProgramDescription
 from trainer.program.task import TaskProgram
-from trainer.program.tracing.tasks import trace_task
 from trainer.store import BlobStore
 
 
@@ -70,13 +70,15 @@ def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
             field="task.rounds",
             remedy="Lower one of them.",
         )
-    dataset = prepare_dataset(DataConfig.from_mapping(file.data), folder=file.path.resolve().parent)
+    data = DataConfig.from_mapping(file.data)
+    dataset = prepare_dataset(data, folder=file.path.resolve().parent, tokenizer=tokenizer_of(data))
     description = ProgramDescription.from_task_file(file.program, vocabulary=dataset.vocabulary, total_steps=steps)
     check_description(description, dataset)
-    program = trace_task(description, windows=(len(dataset.heldout) - 1) // description.context)
+    authored = author(description, windows=(len(dataset.heldout) - 1) // description.context)
+    program = authored.program
     check_readable(program)  # before a compiler spends minutes on what nobody could fetch
     check_programs(program, dataset)
-    initial = measured(program, dataset, initial_state(description, program.layout), engine=engine)
+    initial = measured(program, dataset, authored.initial, engine=engine)
     specification = TaskSpecification(
         title=file.title,
         description=file.description,

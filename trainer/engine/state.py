@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainer.models import LanguageModel, build_model
+from trainer.models import LanguageModel, PublicConfig, build_model
 from trainer.models.heldout import NAN_BITS
 from trainer.models.initial import initialise
 from trainer.program.description import ProgramDescription
@@ -61,8 +61,13 @@ def check_state(state: Mapping[str, Tensor], layout: StateLayout) -> None:
 
 
 def initial_state(description: ProgramDescription, layout: StateLayout) -> State:
-    """The state before the first step, from the description's seed. Its held-out loss is NaN: not measured yet."""
+    """The state before the first step of an own model, from the description's seed; its held-out loss is NaN, unknown.
+
+    Raises:
+        ValueError: the description names a public model.
+    """
     model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    assert not isinstance(description.model, PublicConfig)  # build_model has refused it
     initialise(model, seed=description.seed, layers=description.model.layers)
     return state_of(model, layout)
 

@@ -22,18 +22,19 @@ from trainer.foreign.smollm2 import (
     smollm2_parameters,
     smollm2_sizes,
 )
+from trainer.models.config import PUBLIC_KINDS
 from trainer.program.description import (
     MAXIMUM_CONTEXT,
     MAXIMUM_HEADS,
     MAXIMUM_LAYERS,
     MAXIMUM_PARAMETERS,
-    MAXIMUM_SEED,
     MAXIMUM_VOCABULARY,
     MAXIMUM_WIDTH,
 )
 from trainer.program.fields import Fields
+from trainer.program.task import MAXIMUM_SEED
 
-KINDS = ("gpt2", "llama", "smollm2")
+KINDS = PUBLIC_KINDS
 _INSTALL = "pip install 'trainledger[models]'"
 
 

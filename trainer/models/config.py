@@ -36,4 +36,19 @@ class RecurrentConfig:
     tied_embeddings: bool = True
 
 
-ModelConfig = TransformerConfig | RecurrentConfig
+PUBLIC_KINDS = ("gpt2", "llama", "smollm2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicConfig:
+    """A model that others wrote: its kind, and such sizes of it as a task file gives (docs/public-models.md).
+
+    `sizes` are (field, value), sorted; `trainer.foreign` checks them when it builds the model.
+    """
+
+    kind: str
+    sizes: tuple[tuple[str, int], ...] = ()
+
+
+OwnConfig = TransformerConfig | RecurrentConfig
+ModelConfig = OwnConfig | PublicConfig

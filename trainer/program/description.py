@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import SpecificationError
-from trainer.models.config import ModelConfig, RecurrentConfig, TransformerConfig
+from trainer.models.config import (
+    PUBLIC_KINDS,
+    ModelConfig,
+    OwnConfig,
+    PublicConfig,
+    RecurrentConfig,
+    TransformerConfig,
+)
 from trainer.program.fields import Fields
 from trainer.program.task import MAXIMUM_SEED
 
@@ -90,7 +97,7 @@ class ProgramDescription:
         }
         return {
             "format": FORMAT,
-            "model": {"kind": self.model.kind, **dataclasses.asdict(self.model)},
+            "model": _model_mapping(self.model),
             "optimizer": dataclasses.asdict(self.optimizer),
             "schedule": dataclasses.asdict(self.schedule),
             **plain,
@@ -188,15 +195,33 @@ def _section_defaults(section: str, given: Mapping[str, Any], total_steps: int) 
     return {**common, "bias": False} if given.get("kind") == TransformerConfig.kind else {}
 
 
+def _model_mapping(model: ModelConfig) -> dict[str, Any]:
+    sizes = dict(model.sizes) if isinstance(model, PublicConfig) else dataclasses.asdict(model)
+    return {"kind": model.kind, **sizes}
+
+
+def _public_model(kind: str, fields: Fields) -> PublicConfig:
+    sizes = fields.rest()
+    for name, value in sizes.items():
+        if not isinstance(value, int):  # a boolean is one
+            raise SpecificationError(
+                f"{fields.name(name)} is {value!r}, which is neither a whole number nor true or false.",
+                field=fields.name(name),
+            )
+    return PublicConfig(kind=kind, sizes=tuple(sorted(sizes.items())))
+
+
 def _model(fields: Fields) -> ModelConfig:
-    kind = fields.take_choice("kind", [TransformerConfig.kind, RecurrentConfig.kind])
+    kind = fields.take_choice("kind", [TransformerConfig.kind, RecurrentConfig.kind, *PUBLIC_KINDS])
+    if kind in PUBLIC_KINDS:
+        return _public_model(kind, fields)
     common: dict[str, Any] = {
         "layers": fields.take_int("layers", 1, MAXIMUM_LAYERS),
         "heads": fields.take_int("heads", 1, MAXIMUM_HEADS),
         "width": fields.take_int("width", 1, MAXIMUM_WIDTH),
         "tied_embeddings": fields.take_bool("tied_embeddings"),
     }
-    model: ModelConfig
+    model: OwnConfig
     if kind == TransformerConfig.kind:
         model = TransformerConfig(**common, bias=fields.take_bool("bias"))
     else:
@@ -253,7 +278,7 @@ def _check_products(program: ProgramDescription, fields: Fields) -> None:
     checks = (
         (batch, "tokens in a batch", tokens, MAXIMUM_BATCH_TOKENS),
         (batch, "logits in a batch", tokens * program.vocabulary, MAXIMUM_BATCH_LOGITS),
-        (batch, "attention scores in a batch", tokens * program.context * program.model.heads, MAXIMUM_BATCH_SCORES),
+        (batch, "attention scores in a batch", tokens * program.context * _heads(program.model), MAXIMUM_BATCH_SCORES),
         (
             "evaluation_windows",
             "held-out tokens",
@@ -270,9 +295,19 @@ def _check_products(program: ProgramDescription, fields: Fields) -> None:
             )
 
 
+def _heads(model: ModelConfig) -> int:
+    heads = dict(model.sizes).get("heads", 1) if isinstance(model, PublicConfig) else model.heads
+    return max(1, heads)
+
+
 def rough_parameters(program: ProgramDescription) -> int:
-    """Upper bound of the number of parameters, from the sizes alone: no module is built for a refused program."""
+    """Upper bound of the number of parameters, from the sizes alone: no module is built for a refused program.
+
+    0 for a public model, which `trainer.foreign` checks.
+    """
     model = program.model
+    if isinstance(model, PublicConfig):
+        return 0
     tables = (2 * program.vocabulary + program.context) * model.width
     square = model.width * (model.width + 2)
     if isinstance(model, TransformerConfig):

@@ -84,6 +84,11 @@ class Fields:
             raise _wrong(self.name(field), value, f"must be one of {', '.join(choices)}", hint)
         return value
 
+    def rest(self) -> dict[str, Any]:
+        """All that nobody took yet; it counts as taken."""
+        left, self._values = self._values, {}
+        return left
+
     def table(self, field: str) -> Fields:
         """A nested mapping."""
         return Fields(self.take(field), self.name(field))

@@ -1,22 +1,34 @@
-"""A task's programs from its description: the one place where a requester's model becomes what workers run."""
+"""A task's programs from its description and model: what workers will run."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from trainer.models import LanguageModel, build_model
 from trainer.program.description import ProgramDescription
 from trainer.program.task import TaskProgram
+from trainer.program.tracing.capture import Logits, Loss
 from trainer.program.tracing.generation import trace_generation
 from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.training import trace_description
 
 
-@functools.lru_cache(maxsize=16)
-def trace_task(description: ProgramDescription, *, windows: int, precision: Precision | None = None) -> TaskProgram:
-    """The programs of a task.
+@dataclass(frozen=True)
+class Traceable:
+    """A model with the two ways in which programs call it: to a loss, and to the next token's logits."""
+
+    model: nn.Module
+    loss: Loss
+    logits: Logits
+
+
+def trace_model(
+    traceable: Traceable, description: ProgramDescription, *, windows: int, precision: Precision | None = None
+) -> TaskProgram:
+    """The programs of a task on a model.
 
     Args:
         windows: held-out windows that the data set has; the description may ask for fewer.
@@ -25,11 +37,12 @@ def trace_task(description: ProgramDescription, *, windows: int, precision: Prec
     Raises:
         TracingError: something that cannot be in an exact program, and what to use instead.
     """
-    training, evaluation = trace_description(description, windows=windows, precision=precision)
-    model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    training, evaluation = trace_description(
+        description, windows=windows, model=traceable.model, loss=traceable.loss, precision=precision
+    )
     generation = trace_generation(
-        model,
-        _logits,
+        traceable.model,
+        traceable.logits,
         description.optimizer,
         context=description.context,
         vocabulary=description.vocabulary,
@@ -42,6 +55,18 @@ def trace_task(description: ProgramDescription, *, windows: int, precision: Prec
         generation=generation,
         description=description.to_mapping(),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def trace_task(description: ProgramDescription, *, windows: int, precision: Precision | None = None) -> TaskProgram:
+    """The programs of a task on one of the project's own models; see `trace_model`."""
+    model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    return trace_model(Traceable(model, _loss, _logits), description, windows=windows, precision=precision)
+
+
+def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    loss: Tensor = model(inputs, targets)
+    return loss
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -111,17 +111,24 @@ def trace_evaluation(
 
 
 def trace_description(
-    description: ProgramDescription, *, windows: int, precision: Precision | None = None
+    description: ProgramDescription,
+    *,
+    windows: int,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
+    precision: Precision | None = None,
 ) -> tuple[BuiltProgram, BuiltProgram]:
-    """The training and the evaluation program of one of the project's own models, as a description has it.
+    """The training and the evaluation program of a model as a description has it.
 
     Args:
         windows: held-out windows that the data set has, at most; the description may ask for fewer.
+        model, loss: of a public model; one of the project's own is built where none is given.
     """
-    model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    model = model or build_model(description.model, vocabulary=description.vocabulary, context=description.context)
+    loss = loss or _own_loss
     training = trace_training(
         model,
-        _own_loss,
+        loss,
         description.optimizer,
         description.schedule,
         batch_size=description.batch_size,
@@ -131,7 +138,7 @@ def trace_description(
     )
     evaluation = trace_evaluation(
         model,
-        _own_loss,
+        loss,
         description.optimizer,
         windows=min(windows, description.evaluation_windows),
         evaluation_batch=description.evaluation_batch,
