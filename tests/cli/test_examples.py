@@ -13,7 +13,7 @@ FILES = sorted((PROJECT / "examples").glob("*.toml"))
 
 
 def test_examples_are_the_documented_ones() -> None:
-    assert [file.stem for file in FILES] == ["quick", "recurrent", "transformer"]
+    assert [file.stem for file in FILES] == ["quick", "recurrent", "smollm2", "transformer"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
@@ -32,9 +32,9 @@ def test_example_is_valid_for_both_halves_and_the_local_chain(file: object) -> N
     assert task.total_reward < 1000 * 10**18
 
 
-def test_examples_show_both_models_admissions_and_targets() -> None:
+def test_examples_show_all_models_admissions_and_targets() -> None:
     tasks = {file.stem: load_task_file(file) for file in FILES}
-    assert {str(task.program["model"]["kind"]) for task in tasks.values()} == {"transformer", "recurrent"}
+    assert {str(task.program["model"]["kind"]) for task in tasks.values()} == {"transformer", "recurrent", "smollm2"}
     assert tasks["recurrent"].admission is Admission.STAKE
     assert tasks["recurrent"].target_loss is None
     assert tasks["transformer"].target_loss == 1.7

@@ -139,6 +139,8 @@ class Stage:
             "TRAINLEDGER_RPC_URL": self.chain.rpc_url,
             "TRAINLEDGER_POLL_SECONDS": "0.1",
             "TRAINLEDGER_SNAPSHOT_SECONDS": "0.1",
+            # Programs so small gain nothing from threads, and several workers share the machine.
+            "TRAINLEDGER_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
         return kept | known | ({"TRAINLEDGER_PRIVATE_KEY": _key(account)} if account else {}) | more

@@ -20,7 +20,7 @@ from trainer.materials import open_materials
 
 pytestmark = pytest.mark.chain
 
-LONG = {"rounds": 1, "steps": 10_000}  # some seconds of training, so that something can go wrong in the middle
+LONG = {"rounds": 1, "steps": 6_000}  # some seconds of training, so that something can go wrong in the middle
 
 
 _honest: dict[bytes, bytes] = {}
