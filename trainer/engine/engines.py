@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.engine.exact.backends import BACKENDS, Backend
-from trainer.engine.exact.interpreter import Batches, run_program
+from trainer.engine.exact.interpreter import TORCH_DTYPES, Batches, run_program
 from trainer.program.exact import BuiltProgram, Program
 
 
@@ -93,6 +93,10 @@ class ReferenceRun:
         self._state: list[Tensor] = []
 
     def load(self, state: Sequence[Tensor]) -> None:
+        declared = [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.states]
+        given = [(one.dtype, tuple(one.shape)) for one in state]
+        if given != declared:
+            raise ValueError(f"the state tensors are {given}, and the program has {declared}")
         self._state = [one.to(self._device, copy=True) for one in state]
 
     def step(self, batches: Batches | None = None) -> None:
