@@ -143,7 +143,7 @@ def main():
     parser.add_argument("--rpc-url", default="http://127.0.0.1:8545", metavar="URL")
     arguments = parser.parse_args()
     if not Web3.is_address(arguments.account):
-        sys.exit(f"{arguments.account!r} is not an address.")
+        sys.exit(f"{arguments.account!r} is not an address: give 0x and 40 hexadecimal digits.")
     account = Web3.to_checksum_address(arguments.account)
     web3 = Web3(Web3.HTTPProvider(arguments.rpc_url))
     try:
@@ -159,10 +159,15 @@ def main():
             "earnings": earnings,
             "total": total,
         }
-    except OSError as problem:  # no file, or nobody at the URL
-        sys.exit(f"Cannot read the deployment or reach the chain: {problem}")
-    except Web3Exception as problem:
-        sys.exit(f"The node at {arguments.rpc_url} does not answer as the deployment's contracts do: {problem}")
+    except FileNotFoundError as problem:
+        sys.exit(f"{problem.filename} does not exist: name the folder of the deployment's record with --deployment.")
+    except OSError:
+        sys.exit(f"Nothing answers at {arguments.rpc_url}: name a running node with --rpc-url.")
+    except Web3Exception:
+        sys.exit(
+            f"The node at {arguments.rpc_url} does not answer as the contracts of {arguments.deployment} do: "
+            "name the right pair with --rpc-url and --deployment."
+        )
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 

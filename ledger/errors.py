@@ -124,7 +124,10 @@ class InsufficientFunds(ChainError):
     """
 
     def __init__(self, account: str, asset: str, available: int, needed: int, *, remedy: str = "") -> None:
-        super().__init__(f"Account {account} has {available} wei of {asset} and needs {needed}.", remedy=remedy)
+        from ledger.amounts import format_tokens  # here: amounts needs this module's errors
+
+        text = f"Account {account} has {format_tokens(available)} {asset} and needs {format_tokens(needed)}."
+        super().__init__(text, remedy=remedy)
         self.account = account
         self.asset = asset
         self.available = available

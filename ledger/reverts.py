@@ -18,8 +18,10 @@ from ledger.errors import ContractReverted
 _ERROR = function_signature_to_4byte_selector("Error(string)")
 _PANIC = function_signature_to_4byte_selector("Panic(uint256)")
 
-# What to do about the errors that users meet; the rest speak for themselves.
+# What to do about the errors that users meet; the rest speak for themselves. "method.error" goes before "error".
 _REMEDIES: Mapping[str, str] = {
+    "closeTask.TaskIsClosed": "Nothing is left to close; `trainledger withdraw` sends what it returned to you.",
+    "requestUnbond.InsufficientFreeStake": "Take out no more than is free; a bond comes free when its round ends.",
     "UnknownTask": "See `trainledger task list` for the tasks there are.",
     "TaskIsClosed": "It takes no more claims; choose another task.",
     "WrongRound": "That round's turn is over or has not come; look at the task again.",
@@ -84,7 +86,8 @@ class ErrorDecoder:
                 known = None
             else:
                 arguments = {key: _plain(value, kind) for key, value, kind in zip(names, values, types, strict=True)}
-                return ContractReverted(contract, method, name, arguments, remedy=_REMEDIES.get(name, ""))
+                remedy = _REMEDIES.get(f"{method}.{name}", _REMEDIES.get(name, ""))
+                return ContractReverted(contract, method, name, arguments, remedy=remedy)
         return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
 
 

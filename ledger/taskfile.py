@@ -21,6 +21,7 @@ from ledger.types import Admission
 __all__ = ["TaskFile", "check_text", "load_task_file"]
 
 _UINT32_MAX = 2**32 - 1
+_MAXIMUM_PERIOD = 365 * 24 * 3600  # seconds; TaskRules.sol has the same
 _ADMISSIONS = {
     "open": Admission.OPEN,
     "stake": Admission.STAKE,
@@ -83,11 +84,15 @@ def load_task_file(path: Path) -> TaskFile:
             f"The task file {path} does not exist.", remedy="examples/ has some to start from."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecificationError(f"The task file {path} cannot be read: {error}.") from error
+        raise SpecificationError(
+            f"The task file {path} cannot be read: {error}.", remedy="Name a TOML file; examples/ has some."
+        ) from error
     try:
         document = parse_toml(text)
     except ValueError as error:
-        raise SpecificationError(f"The task file {path} is not valid TOML: {error}.") from error
+        raise SpecificationError(
+            f"The task file {path} is not valid TOML: {error}.", remedy="Correct it there; examples/ shows the form."
+        ) from error
     values: dict[str, Any] = {}
     _refuse_unknown(document, [*_SECTIONS, "data", "program"], prefix="")
     for section, fields in _SECTIONS.items():
@@ -127,7 +132,7 @@ def _check_admission(kind: Admission, minimum_stake: int, bits: int | None) -> N
 
 def _check_relations(file: TaskFile) -> None:
     def refuse(field: str, problem: str) -> SpecificationError:
-        return SpecificationError(f"{field} is {problem}.", field=field)
+        return SpecificationError(f"{field} is {problem}.", field=field, remedy="Change one of the two.")
 
     if file.minimum_steps > file.steps_per_round:
         raise refuse("task.minimum_steps", f"{file.minimum_steps}, above task.steps_per_round, {file.steps_per_round}")
@@ -271,8 +276,8 @@ _SECTIONS: dict[str, dict[str, _Field]] = {
         "base_loss": _Field(_loss, None),
     },
     "timing": {
-        "lease_seconds": _Field(_whole(1, _UINT32_MAX)),
-        "challenge_window_seconds": _Field(_whole(1, _UINT32_MAX)),
+        "lease_seconds": _Field(_whole(1, _MAXIMUM_PERIOD)),
+        "challenge_window_seconds": _Field(_whole(1, _MAXIMUM_PERIOD)),
     },
     "admission": {
         "kind": _Field(_kind, Admission.OPEN),

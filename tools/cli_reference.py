@@ -70,7 +70,7 @@ def parameter_rows(parameters: list[Any]) -> list[tuple[str, str]]:
         text = parameter.help or ""
         default = parameter.default
         if not argument and default not in (None, False, ()) and not callable(default):
-            text += f" Default: {default}."
+            text += f" Default: {default if str(default).isprintable() else repr(default)}."
         rows.append((usage, text))
     return rows
 

@@ -23,6 +23,8 @@ __all__ = ["GuardedGroup", "guarded"]
 
 EXIT_INTERRUPTED = 130
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# How PyTorch's allocators and the loader of libraries say that memory ran out: in errors that are also used for bugs.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory", "failed to map segment")
 
 
 class GuardedGroup(TyperGroup):
@@ -117,13 +119,20 @@ def _translate(error: BaseException) -> TrainledgerError | None:
         return _INTERRUPTED
     if isinstance(error, TyperException):
         return _usage_error(error)
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return ResourceError(
             "The machine ran out of memory.", remedy="Close other programs, or use a smaller model or batch."
         )
     if isinstance(error, OSError):
         return _os_error(error)
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    text = str(error).lower() if isinstance(error, RuntimeError | ImportError) else ""
+    return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def _usage_error(error: TyperException) -> UsageError:

@@ -148,7 +148,16 @@ def test_query_rewards_unreachable_chain_says_so(record: Path) -> None:
     )
     assert result.returncode == 1
     assert b"Traceback" not in result.stderr
-    assert b"Cannot read the deployment or reach the chain" in result.stderr
+    assert result.stderr == b"Nothing answers at http://127.0.0.1:1: name a running node with --rpc-url.\n"
+
+
+def test_query_rewards_wrong_words_say_what_to_give(tmp_path: Path) -> None:
+    script = [sys.executable, str(PROJECT / "examples" / "query_rewards.py"), "--deployment", str(tmp_path)]
+    for account, words in (("0x12", "'0x12' is not an address: give 0x"), ("0x" + "11" * 20, "name the folder of")):
+        result = subprocess.run([*script, account], capture_output=True, check=False, timeout=60, text=True)
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_rewards_text_has_a_row_per_submission_and_a_total(online: CommandLine, paid: tuple[Work, int]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from trainer_cli import FakeClient, TrainerCommands, make_commands
 from worker_bench import TEXT
-from worker_fakes import ALICE, BOB, TOKEN, kinds, submitted
+from worker_fakes import ALICE, BOB, TOKEN, FakeChain, kinds, submitted
 
 from ledger.atomic import release_lock, try_lock
 from ledger.performance import float_bits
@@ -86,7 +86,8 @@ def test_worker_exit_when_done_plays_the_task_to_its_end(commands: TrainerComman
         "payout": ALICE,
     }
     assert finished["text"] == (
-        f"Submitted 2 rounds; 2 became final and earned 20 tokens. Collect them with `trainledger withdraw` as {ALICE}."
+        "Submitted 2 rounds; 2 became final and earned 20 tokens. "
+        f"`trainledger withdraw` as {ALICE} collects what is earned."
     )
     assert commands.signed == [True]
 
@@ -94,7 +95,7 @@ def test_worker_exit_when_done_plays_the_task_to_its_end(commands: TrainerComman
 def test_worker_once_waits_until_it_is_paid_unless_others_finalise(commands: TrainerCommands) -> None:
     first = commands.events("--once", "--no-finalise")[-1]
     assert (first["rounds_submitted"], first["rounds_paid"], first["waiting"]) == (1, 0, 1)
-    assert "1 wait for their challenge window." in first["text"]
+    assert "1 round still in the challenge window." in first["text"]
     assert kinds(commands.ledger) == ["claim", "submit"]
     commands.ledger.advance(200)
     second = commands.events("--once", "--turn-seconds", "0")[-1]
@@ -121,6 +122,29 @@ def test_worker_says_why_it_does_nothing_once(commands: TrainerCommands) -> None
     assert kinds(commands.ledger) == []
     commands.ledger.books.staked[ALICE] = 4 * TOKEN
     assert reasons(commands.events(*idle)) == ["bond"]
+
+
+def test_worker_that_lost_its_lease_for_good_exits_with_its_code(
+    commands: TrainerCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeChain(commands.ledger, BOB)
+    commands.ledger.stake(BOB, 20 * TOKEN)
+    submit = commands.client.submit
+
+    def late(*words: Any, **more: Any) -> Any:
+        commands.ledger.advance(1000)
+        base = commands.tiny.parameters.initial_state_root
+        other.claim(commands.ledger.books.tasks[1], 0, base_root=base, attempt=1, worker=BOB)
+        return submit(*words, **more)
+
+    monkeypatch.setattr(commands.client, "submit", late)
+    done = commands.run("worker", "run", "--task", "1", "--idle-exit", "0.05")
+    assert done.exit_code == 7
+    assert done.stdout.splitlines()[-1].endswith("Submitted 0 rounds; 0 became final and earned 0 tokens.")
+    assert done.stderr.startswith(
+        f"Error: The lease of round 0 of task 1 ran out, and {BOB} has taken the slot.\nTry: "
+    )
+    assert kinds(commands.ledger) == ["claim", "claim"]
 
 
 def test_worker_ticket_seconds_bound_the_search(commands: TrainerCommands) -> None:
@@ -179,7 +203,7 @@ def test_worker_text_tells_the_round_in_words(commands: TrainerCommands) -> None
     assert done.exit_code == 0
     lines = [line.partition(" ")[2] for line in done.stdout.splitlines()]
     assert lines[0] == f"Working as {ALICE}."
-    assert lines[-1].startswith("Submitted 1 rounds; 1 became final and earned 10 tokens. Collect them with")
+    assert lines[-1].startswith("Submitted 1 round; 1 became final and earned 10 tokens. `trainledger withdraw` as")
     assert any(line.startswith("Submitted round 0 of task 1: 4 steps, held-out loss ") for line in lines)
 
 
@@ -265,7 +289,7 @@ def test_task_create_refuses_before_anything_is_prepared(
     monkeypatch.setattr("trainer.posting.prepare_posting", lambda _: pytest.fail("it was prepared"))
     commands.client.balance = 7 * TOKEN
     error = commands.fail(3, "task", "create", str(file))
-    assert error["problem"] == f"Account {ALICE} has {7 * TOKEN} wei of TLT and needs {75 * TOKEN // 10}."
+    assert error["problem"] == f"Account {ALICE} has 7 TLT and needs 7.5."
     for least, field in (((2 * TOKEN, 0, 0), "reward.bond"), ((0, 21, 0), "timing.challenge_window_seconds")):
         commands.client.least = least
         assert commands.fail(2, "task", "create", str(file))["problem"].startswith(f"{field} is ")

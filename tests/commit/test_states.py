@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_proof, merkle_root, seal, verify_proof
 from trainer.commit.states import loss_proof, root_of_leaves, state_leaves, state_root
 from trainer.commit.tensors import DTYPE_NUMBERS, tensor_bytes, tensor_root
+from trainer.program.exact import DType
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "vectors" / "commitments.json").read_text())
 
@@ -47,6 +49,14 @@ def test_root_of_leaves_is_the_state_root() -> None:
     leaves = state_leaves(tensors)
     assert root_of_leaves(leaves) == state_root(tensors)
     assert merkle_proof(Kind.STATE, leaves, 0) == loss_proof(tensors)
+
+
+def test_dtype_numbers_are_those_of_the_formats() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = page.partition("### Dtype numbers")[2].partition("## 2.")[0]
+    listed = {name: int(number) for number, name in re.findall(r"\| (\d+) \| (\w+)", section)}
+    assert listed == {str(dtype).removeprefix("torch."): number for dtype, number in DTYPE_NUMBERS.items()}
+    assert all(listed[dtype.name.lower()] == dtype for dtype in DType)  # exact programs count the same
 
 
 @pytest.mark.parametrize("dtype", list(DTYPE_NUMBERS), ids=str)

@@ -27,6 +27,17 @@ def test_decode_custom_error_names_its_arguments(decoder: ErrorDecoder) -> None:
     )
 
 
+def test_decode_remedy_fits_the_call(decoder: ErrorDecoder) -> None:
+    closed = selector("TaskIsClosed(uint64)") + encode(["uint64"], [7])
+    assert decoder.decode("TrainingLedger", "claim", closed).remedy.endswith("choose another task.")
+    assert decoder.decode("TrainingLedger", "closeTask", closed).remedy.startswith("Nothing is left to close;")
+    short = selector("InsufficientFreeStake(address,uint256,uint256)") + encode(
+        ["address", "uint256", "uint256"], [WORKER, 1, 2]
+    )
+    assert decoder.decode("TrainingLedger", "claim", short).remedy.startswith("Stake more")
+    assert decoder.decode("StakeVault", "requestUnbond", short).remedy.startswith("Take out no more than is free")
+
+
 def test_decode_root_is_shown_in_hex(decoder: ErrorDecoder) -> None:
     data = selector("AlreadySubmitted(bytes32)") + b"\xab" * 32
     assert decoder.decode("c", "m", "0x" + data.hex()).arguments == {"stateRoot": "0x" + "ab" * 32}

@@ -196,6 +196,8 @@ def test_load_task_file_admission_by_both(tmp_path: Path) -> None:
         ("target_loss = 2.5", "base_loss = 2.5", "reward.base_loss", "no reward.target_loss"),
         ("target_loss = 2.5", "target_loss = 2.5\nbase_loss = 2.5", "reward.base_loss", "2.5"),
         ("challenge_window_seconds = 90", "challenge_window_seconds = 59", "timing.challenge_window_seconds", "59"),
+        ("lease_seconds = 60", "lease_seconds = 31536001", "timing.lease_seconds", "31536001"),
+        ("challenge_window_seconds = 90", "challenge_window_seconds = 31536001", "timing.challenge_window_seconds", ""),
         ("[data]", '[admission]\nkind = "closed"\n[data]', "admission.kind", "'closed'"),
         ("[data]", '[admission]\nkind = "stake"\n[data]', "admission.minimum_stake", "above 0"),
         ("[data]", "[admission]\nminimum_stake = 1\n[data]", "admission.minimum_stake", "takes no"),
@@ -238,7 +240,20 @@ def test_load_task_file_missing_section_is_named(tmp_path: Path, section: str) -
 def test_load_task_file_missing_or_broken_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match=r"no\.toml does not exist"):
         load_task_file(tmp_path / "no.toml")
-    with pytest.raises(SpecificationError, match="not valid TOML"):
+    with pytest.raises(SpecificationError, match=r"not valid TOML: .*Correct it there"):
         load_task_file(write(tmp_path, "a = = b"))
-    with pytest.raises(SpecificationError, match="cannot be read"):
+    with pytest.raises(SpecificationError, match=r"cannot be read: .*Name a TOML file"):
         load_task_file(tmp_path)
+
+
+def test_load_task_file_takes_periods_up_to_the_contracts_limit(tmp_path: Path) -> None:
+    rules = (Path(__file__).parents[2] / "contracts" / "libraries" / "TaskRules.sol").read_text(encoding="utf-8")
+    assert "MAXIMUM_PERIOD = 365 days;" in rules
+    longest = str(365 * 24 * 3600)
+    file = load_task_file(
+        write(
+            tmp_path,
+            TEXT.replace("seconds = 60", f"seconds = {longest}").replace("seconds = 90", f"seconds = {longest}"),
+        )
+    )
+    assert (file.lease_seconds, file.challenge_window) == (int(longest), int(longest))

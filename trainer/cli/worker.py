@@ -147,6 +147,8 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
         finally:
             reporter.round_over()
         _say_goodbye(reporter, summary, payout=client.stake_account(owner).payout)
+        if summary.lost is not None:
+            raise summary.lost
 
 
 def _reporter(context: CommandContext) -> Reporter:
@@ -158,14 +160,22 @@ def _reporter(context: CommandContext) -> Reporter:
 
 
 def _say_goodbye(reporter: Reporter, summary: Summary, *, payout: str) -> None:
-    waiting = f" {summary.waiting} wait for their challenge window." if summary.waiting else ""
+    text = f"Submitted {_rounds(summary.rounds_submitted)}; {summary.rounds_paid} became final and earned "
+    text += f"{format_tokens(summary.earned)} tokens."
+    if summary.waiting:
+        text += f" {_rounds(summary.waiting)} still in the challenge window."
+    if summary.earned or summary.waiting:
+        text += f" `trainledger withdraw` as {payout} collects what is earned."
     reporter.say(
         "finished",
-        f"Submitted {summary.rounds_submitted} rounds; {summary.rounds_paid} became final and earned "
-        f"{format_tokens(summary.earned)} tokens.{waiting} Collect them with `trainledger withdraw` as {payout}.",
+        text,
         rounds_submitted=summary.rounds_submitted,
         rounds_paid=summary.rounds_paid,
         earned=str(summary.earned),
         waiting=summary.waiting,
         payout=payout,
     )
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round" if count == 1 else f"{count} rounds"

@@ -18,6 +18,7 @@ DTYPE_NUMBERS: dict[torch.dtype, int] = {
     torch.uint16: 6,
     torch.float16: 7,
     torch.bfloat16: 8,
+    torch.int16: 9,
 }
 
 

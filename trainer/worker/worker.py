@@ -44,12 +44,16 @@ _ODD_ANSWERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a session of a worker came to. `earned` is wei of final rounds; `waiting` submissions are not final."""
+    """What a session of a worker came to. `earned` is wei of final rounds; `waiting` submissions are not final.
+
+    `lost` is a lease that was lost, where nothing was submitted after it.
+    """
 
     rounds_submitted: int
     rounds_paid: int
     earned: int
     waiting: int
+    lost: LeaseLost | None
 
 
 class Worker:
@@ -83,6 +87,7 @@ class Worker:
         self._clock = clock
         self._submitted: set[tuple[int, int]] = set()
         self._waiting: dict[tuple[int, int], RoundDone] = {}
+        self._lost: LeaseLost | None = None
         self._shown: dict[int, Reason] = {}
         # Tasks whose claim was refused, with the local time until which they are left alone.
         self._refused: dict[int, tuple[float, Reason]] = {}
@@ -104,6 +109,7 @@ class Worker:
             try:
                 acted, leave = self._turn()
             except LeaseLost as error:
+                self._lost = error
                 self._reporter.say("lease-lost", str(error))
                 self._shown.clear()
                 continue
@@ -133,6 +139,7 @@ class Worker:
             rounds_paid=self._board.rounds_paid,
             earned=self._board.earned,
             waiting=len(self._waiting),
+            lost=self._lost,
         )
 
     def _turn(self) -> tuple[bool, bool]:
@@ -233,6 +240,7 @@ class Worker:
 
     def _do(self, prepared: Prepared, lease: Lease) -> None:
         done = self._runner.run(prepared, lease)
+        self._lost = None
         self._submitted.add((done.task, done.round))
         self._waiting[(done.task, done.round)] = done
         self._shown.pop(done.task, None)
