@@ -47,6 +47,7 @@ class Settings:
         minimum_pay: wei a round must pay at full performance for a worker to take it.
         device: "cpu" or "cuda", with ":<number>" for one of several.
         threads: of the CPU that a program runs on; 0 takes all that there are. Results do not depend on it.
+        ranks: processes that share the steps of programs with shards (docs/ranks.md). Results do not depend on it.
         engine: "compiled" (programs compiled to C where there is a compiler) or "reference" (slow, the definition).
         libraries: folder of compiled programs, which are run: nobody else may write to it. None means home/libraries.
         password, private_key: secrets from the environment; never shown.
@@ -67,6 +68,7 @@ class Settings:
     minimum_pay: int = 0
     device: str = "cpu"
     threads: int = 0
+    ranks: int = 1
     engine: str = "compiled"
     libraries: Path | None = None
     password: str | None = field(default=None, repr=False)
@@ -214,6 +216,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("minimum_pay", "minimum_pay", _tokens, "tokens a round must pay for a worker to take it"),
         Setting("device", "device", _device, "cpu, cuda, or one GPU of several, like cuda:1"),
         Setting("threads", "threads", _whole(0, 64), "CPU threads that programs run on; 0 takes all"),
+        Setting("ranks", "ranks", _whole(1, 64), "processes that share the steps of programs with shards"),
         Setting("engine", "engine", _engine, "compiled, or reference: slow, the definition"),
         Setting("libraries", "libraries", _path, "folder of compiled programs, which nobody else may write"),
     )

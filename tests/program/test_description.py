@@ -2,11 +2,12 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import SpecificationError
-from trainer.commit.hashing import Kind, bytes_root
+from trainer.models import build_model
 from trainer.program import description
 from trainer.program.description import (
     MAXIMUM_BYTES,
@@ -16,8 +17,7 @@ from trainer.program.description import (
     ScheduleConfig,
     rough_parameters,
 )
-from trainer.program.estimate import estimate
-from trainer.program.layout import StateLayout
+from trainer.program.tracing.tasks import trace_task
 
 NANOGPT = {
     "model": {"kind": "transformer", "layers": 4, "heads": 4, "width": 128},
@@ -72,15 +72,14 @@ def test_to_bytes_reads_back_equal(task_file: dict[str, Any]) -> None:
     assert ProgramDescription.from_bytes(data) == program
     assert ProgramDescription.from_bytes(data).to_bytes() == data
     assert ProgramDescription.from_mapping(json.loads(data)) == program
-    assert program.root == bytes_root(Kind.PROGRAM, 0, data)
-    assert json.loads(data)["format"] == "trainledger/program/1"
+    assert json.loads(data)["format"] == "trainledger/description/1"
 
 
-def test_root_changes_with_every_field() -> None:
+def test_to_bytes_changes_with_every_field() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"seed": 2},
-        {"threads": 3},
+        {"shards": 3},
         {"context": 32},
         {"evaluation_windows": 7},
         {"model__bias": True},
@@ -88,8 +87,8 @@ def test_root_changes_with_every_field() -> None:
         {"optimizer__beta1": 0.8},
         {"schedule__warmup_steps": 3},
     ]
-    roots = {ProgramDescription.from_mapping(complete(**change)).root for change in changes}
-    assert len(roots) == len(changes)
+    written = {ProgramDescription.from_mapping(complete(**change)).to_bytes() for change in changes}
+    assert len(written) == len(changes)
 
 
 def test_from_bytes_not_canonical_refused() -> None:
@@ -118,10 +117,12 @@ def test_from_bytes_broken_json_refused() -> None:
         ({"seed": 1.5}, "seed", "is 1.5"),
         ({"batch_size": "12"}, "batch_size", "is '12' but must be a whole number"),
         ({"batch_sice": 12}, "batch_sice", "Did you mean batch_size?"),
-        ({"threads": 0}, "threads", "from 1 to 64"),
+        ({"threads": 2}, "threads", "is not a known field"),
+        ({"shards": 0}, "shards", "from 1 to 4096"),
+        ({"shards": 5}, "shards", "is 5, which does not divide the batch of 12. Use a divisor of batch_size."),
         ({"context": 8193}, "context", "from 1 to 8192"),
         ({"vocabulary": 65537}, "vocabulary", "65537"),
-        ({"format": "trainledger/program/2"}, "format", "must be one of trainledger/program/1"),
+        ({"format": "trainledger/program/1"}, "format", "must be one of trainledger/description/1"),
         ({"model": "transformer"}, "model", "must be a table"),
         ({"model__kind": "transfomer"}, "model.kind", "Did you mean 'transformer'?"),
         ({"model__dropout": 0.1}, "model.dropout", "Dropout is not supported"),
@@ -163,7 +164,7 @@ def test_from_mapping_hostile_sizes_refused_before_anything_is_built(
     def explode(*_: object, **__: object) -> None:
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr("trainer.program.layout.build_model", explode)
+    monkeypatch.setattr(torch.nn.Module, "__init__", explode)
     error = refused(complete(**changes))
     assert error.field == field
     assert says in str(error)
@@ -194,7 +195,7 @@ def test_from_task_file_defaults_fit_the_task() -> None:
     assert program.schedule == ScheduleConfig(
         learning_rate=0.02, minimum_learning_rate=0.002, warmup_steps=25, total_steps=500
     )
-    assert (program.vocabulary, program.seed, program.threads) == (256, 1, 1)
+    assert (program.vocabulary, program.seed, program.shards) == (256, 1, 1)
 
 
 @settings(max_examples=80, deadline=None)
@@ -211,9 +212,13 @@ def test_from_mapping_anything_gives_a_program_or_a_specification_error(value: A
     assert ProgramDescription.from_bytes(program.to_bytes()) == program
 
 
-@pytest.mark.parametrize("task_file", [NANOGPT, RECURRENT, {"model": {"kind": "transformer", "bias": True}}])
-def test_layout_begins_with_metric_and_counter_then_parameters_and_moments(task_file: dict[str, Any]) -> None:
-    layout = StateLayout.of(program_of(task_file))
+SMALL = {"layers": 2, "heads": 2, "width": 8}
+
+
+@pytest.mark.parametrize("model", [{"kind": "transformer", "bias": True}, {"kind": "recurrent", "cell": "gru"}])
+def test_layout_begins_with_metric_and_counter_then_parameters_and_moments(model: dict[str, Any]) -> None:
+    program = program_of({"model": {**model, **SMALL}, "context": 4, "batch_size": 2, "evaluation_windows": 2})
+    layout = trace_task(program, windows=2).layout
     assert layout.names[:2] == ("metric.heldout_loss", "counter.step")
     assert [spec.shape for spec in layout.tensors[:2]] == [(1,), (1,)]
     plain = [spec.name.removeprefix("parameter.") for spec in layout.parameters]
@@ -229,18 +234,12 @@ def test_rough_parameters_bound_the_real_number(cell: str, tied: bool) -> None:
     sizes = {"layers": 3, "heads": 2, "width": 24, "tied_embeddings": tied}
     for model in ({"kind": "recurrent", "cell": cell, **sizes}, {"kind": "transformer", "bias": tied, **sizes}):
         program = program_of({"model": model})
-        real = StateLayout.of(program).parameter_count
+        module = build_model(program.model, vocabulary=program.vocabulary, context=program.context)
+        real = sum(one.numel() for one in module.parameters())
         assert real <= rough_parameters(program) <= 2 * real + 2 * 256 * 24
 
 
-def test_estimate_counts_parameters_bytes_and_work() -> None:
-    guess = estimate(program_of(NANOGPT))
-    assert guess.parameters == 828_544  # 256 × 128 + 64 × 128 + 4 × (12 × 128² + 2 × 128) + 128
-    assert guess.state_bytes == 12 + 12 * 828_544
-    assert guess.flops_per_step == 6 * 828_544 * 768 + 12 * 4 * 128 * 64 * 768
-
-
-def test_estimate_of_the_largest_program_needs_no_memory() -> None:
+def test_from_mapping_largest_program_is_no_larger_than_the_cap() -> None:
     mapping = complete(model__width=2048, model__layers=4, model__heads=1, batch_size=1)
-    assert 200_000_000 < estimate(ProgramDescription.from_mapping(mapping)).parameters < MAXIMUM_PARAMETERS
+    assert 200_000_000 < rough_parameters(ProgramDescription.from_mapping(mapping)) < MAXIMUM_PARAMETERS
     assert description.MAXIMUM_PARAMETERS == 2**28

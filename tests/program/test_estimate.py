@@ -1,38 +1,137 @@
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-MEASURE = """
-import sys
-from types import SimpleNamespace
-import numpy as np
-from trainer.engine.segment import run_segment
-from trainer.engine.state import initial_state
+from trainer.materials import publish_program
+from trainer.native.engine import choose_engine
 from trainer.program.description import ProgramDescription
 from trainer.program.estimate import estimate
+from trainer.program.exact import BuiltProgram, DType, ProgramBuilder, Role
+from trainer.program.layout import HELDOUT_LOSS, STEP
+from trainer.program.task import TaskProgram
+from trainer.program.tracing.tasks import trace_task
+from trainer.store import BlobStore
+
+WINDOWS = 16
+
+
+def traced(model: dict[str, Any], *, vocabulary: int = 256, **sizes: int) -> tuple[ProgramDescription, TaskProgram]:
+    table = {"model": model, "evaluation_windows": WINDOWS, "evaluation_batch": WINDOWS, **sizes}
+    description = ProgramDescription.from_task_file(table, vocabulary=vocabulary, total_steps=20)
+    return description, trace_task(description, windows=WINDOWS)
+
+
+def test_estimate_counts_parameters_bytes_and_products() -> None:
+    width, context, batch, layers, vocabulary = 64, 16, 4, 2, 256
+    _, program = traced(
+        {"kind": "transformer", "layers": layers, "heads": 4, "width": width}, context=context, batch_size=batch
+    )
+    guess = estimate(program)
+    parameters = vocabulary * width + context * width + layers * (12 * width**2 + 2 * width) + width
+    assert guess.parameters == parameters
+    assert guess.state_bytes == 12 + 12 * parameters
+    # A product of matrices in the forward pass is two more in the backward pass; a multiply-add is two operations.
+    weights = layers * 12 * width**2 + vocabulary * width
+    scores = layers * 2 * context * width
+    products, measuring = (2 * tokens * (weights + scores) for tokens in (3 * batch * context, WINDOWS * context))
+    # Everything else (quantising, norms, softmax, AdamW) is what is left; at this width it is less than the products.
+    assert products < guess.flops_per_step < 2 * products
+    assert measuring < guess.flops_to_measure < 2 * measuring
+    # 8 operations for each element that is written, and 2^15 for each sample that is looked up.
+    assert guess.work_per_step > guess.flops_per_step + 8 * 3 * parameters + 2 * batch * 2**15
+    assert guess.work_to_measure > guess.flops_to_measure
+
+
+def test_estimate_of_huge_programs_needs_no_memory() -> None:
+    """From the records alone: a stranger may write any size into them."""
+
+    def huge(role: Role, *, training: bool) -> BuiltProgram:
+        build = ProgramBuilder(role)
+        build.state(HELDOUT_LOSS, DType.FLOAT32, (1,))
+        build.state(STEP, DType.INT64, (1,))
+        build.state("parameter.w", DType.FLOAT32, (2**15, 2**16))
+        if training:
+            w = build.load("parameter.w")
+            build.store("parameter.w", build.view(w.slice(0, 0, 1).expand((2**15, 2**16))))
+        return build.finish()
+
+    state = 12 + 2**33
+    task = TaskProgram.__new__(TaskProgram)  # the rules of a whole task are no matter here
+    for name, value in {
+        "training": huge(Role.TRAIN, training=True),
+        "evaluation": huge(Role.EVALUATE, training=False),
+        "generation": None,
+    }.items():
+        object.__setattr__(task, name, value)
+    guess = estimate(task)
+    assert (guess.parameters, guess.state_bytes) == (2**31, state)
+    assert guess.memory_bytes >= 3 * state + 2**33
+    assert guess.work_per_step >= 8 * 2**31
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from trainer.engine.engines import ReferenceEngine
+from trainer.engine.segment import run_segment
+from trainer.engine.state import initial_state
+from trainer.materials import fetch_program
+from trainer.native.engine import choose_engine
+from trainer.program.description import ProgramDescription
+from trainer.program.estimate import estimate
+from trainer.store import BlobStore
+
+root, store, libraries, engine = sys.argv[1:]
 tokens = np.random.default_rng(0).integers(0, 256, 9000).astype(np.uint16)
 data = SimpleNamespace(train=tokens, heldout=tokens)
-mapping = {
-    "model": {"kind": sys.argv[1], "layers": int(sys.argv[2]), "width": int(sys.argv[3])},
-    "batch_size": int(sys.argv[4]), "context": int(sys.argv[5]), "evaluation_windows": 16, "evaluation_batch": 16,
-}
-program = ProgramDescription.from_task_file(mapping, vocabulary=int(sys.argv[6]), total_steps=20)
-def peak():  # not ru_maxrss, which a child takes over from the process that started it
-    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-before = peak()
-run_segment(program, data, initial_state(program), steps=2)
-print(estimate(program).memory_bytes, peak() - before)
+program = fetch_program(bytes.fromhex(root), BlobStore(store))
+chosen = choose_engine("cpu", Path(libraries), threads=2, reference=engine == "reference", notice=sys.exit)
+
+def kilobytes(name):  # not ru_maxrss, which a child takes over from the process that started it
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name + ":"))
+
+before = kilobytes("VmHWM")
+state = initial_state(ProgramDescription.from_mapping(program.description), program.layout)
+run_segment(program, data, state, steps=2, engine=chosen)
+print(estimate(program).memory_bytes, 1024 * (kilobytes("VmHWM") - before))
 """
 
 
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
 @pytest.mark.parametrize(
-    "sizes",
-    ["transformer 2 128 16 64 8192", "recurrent 2 256 8 128 256"],
+    ("model", "sizes"),
+    [
+        (
+            {"kind": "transformer", "layers": 2, "width": 128},
+            {"batch_size": 16, "context": 64, "vocabulary": 8192},
+        ),
+        ({"kind": "recurrent", "cell": "gru", "layers": 1, "width": 512}, {"batch_size": 32, "context": 8}),
+    ],
+    ids=["transformer", "recurrent"],
 )
-def test_estimate_memory_is_above_what_training_takes_and_not_far(sizes: str) -> None:
+def test_estimate_memory_is_above_what_training_takes_and_not_far(
+    model: dict[str, Any], sizes: dict[str, int], engine: str, tmp_path: Path
+) -> None:
+    """In a process of its own, which fetches the programs as a worker does and finds them compiled."""
+    _, program = traced(model, **sizes)
+    store = BlobStore(str(tmp_path / "store"))
+    publish_program(program, store)
+    libraries = Path(__file__).resolve().parents[2] / "build" / "libraries"
+    for built in (program.training, program.evaluation):
+        choose_engine("cpu", libraries, notice=pytest.fail).open(built)
     child = subprocess.run(
-        [sys.executable, "-c", MEASURE, *sizes.split()], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", MEASURE, program.root.hex(), str(tmp_path / "store"), str(libraries), engine],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
+    assert child.returncode == 0, child.stderr
     guess, measured = (int(word) for word in child.stdout.split())
+    print(guess, measured)
     assert measured <= guess <= 4 * measured + 2**27

@@ -15,16 +15,24 @@ __all__ = ["open_engine"]
 def open_engine(context: CommandContext) -> Engine:
     """The fastest engine of the device, or the reference where the settings name it; says why one is slow.
 
+    Several ranks are processes of this machine, which share the steps of programs traced with shards.
+
     Raises:
         SettingsError: the device is not there.
     """
-    from trainer.native.engine import choose_engine
+    from trainer.native.engine import available_threads, choose_engine
 
     settings = context.settings
-    return choose_engine(
+    engine = choose_engine(
         settings.device,
         settings.library_folder,
         threads=settings.threads or None,
         reference=settings.engine == "reference",
         notice=context.say,
     )
+    if settings.ranks == 1 or settings.device != "cpu":
+        return engine
+    from trainer.rounds import RanksEngine
+
+    threads = settings.threads or max(1, available_threads() // settings.ranks)
+    return RanksEngine(settings.ranks, threads=threads, folder=None if engine.is_reference else settings.library_folder)

@@ -32,6 +32,16 @@ class Run(Protocol):
         """A copy of one of its tensors, on the CPU."""
 
 
+class PartRun(Run, Protocol):
+    """A run whose state is read and written in place, tensor by tensor, as ranks do between their parts of a step."""
+
+    def held(self, number: int) -> Tensor:
+        """A tensor of the state, itself, where it lies: to be read before the next step, and not to be written."""
+
+    def put(self, number: int, given: Tensor) -> None:
+        """Takes one tensor of the state. Raises ValueError for another dtype or shape than the program's."""
+
+
 class Engine(Protocol):
     """Opens programs."""
 
@@ -90,7 +100,8 @@ class ReferenceRun:
     ) -> None:
         self._program, self._device, self._backend, self._threads = program, device, backend, threads
         self._constants = [constant.to(device) for constant in constants]
-        self._state: list[Tensor] = []
+        # Until a state is taken, zeros: parts of a step are given their state tensor by tensor.
+        self._state = [torch.zeros(one.shape, dtype=TORCH_DTYPES[one.dtype], device=device) for one in program.states]
 
     def load(self, state: Sequence[Tensor]) -> None:
         declared = [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.states]
@@ -112,3 +123,15 @@ class ReferenceRun:
 
     def tensor(self, number: int) -> Tensor:
         return self._state[number].to("cpu", copy=True)
+
+    def held(self, number: int) -> Tensor:
+        return self._state[number]
+
+    def put(self, number: int, given: Tensor) -> None:
+        held = self._state[number]
+        if (given.dtype, given.shape) != (held.dtype, held.shape):
+            raise ValueError(
+                f"state tensor {number} is {given.dtype} {list(given.shape)}, "
+                f"and the program has {held.dtype} {list(held.shape)}"
+            )
+        self._state[number] = given.detach().to(held.device, copy=True)

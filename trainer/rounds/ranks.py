@@ -10,9 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from trainer.commit.states import state_root
+from trainer.engine.engines import PartRun, ReferenceRun
 from trainer.engine.exact.exchange import Traffic
 from trainer.engine.exact.interpreter import Batches
-from trainer.engine.exact.ranks import MakeRun, RankedRun, ReferenceRun, Run
+from trainer.engine.exact.ranks import MakeRun, RankedRun
 from trainer.native import compiled_program
 from trainer.program.exact.operations import Batch, Part, Program
 from trainer.rounds.processes import RankContext, RankProcesses
@@ -99,6 +100,14 @@ class RankedProgram:
                 self._processes.stop(rank, f"holds the state {root.hex()}, and rank 0 {first[0].hex()}")
         return first[1]
 
+    def tensor(self, number: int) -> Tensor:
+        """A copy of one tensor of the state that is held, as the first rank has it.
+
+        Raises:
+            RankFailed: a rank died.
+        """
+        return self._processes.call(_tensor, self._key, number)[0]
+
     def close(self) -> None:
         """Lets the ranks forget the program."""
         self._processes.call(_close, self._key)
@@ -107,7 +116,7 @@ class RankedProgram:
 def _open(
     context: RankContext, key: int, program: Program, constants: list[Tensor], folder: Path | None, threads: int
 ) -> None:
-    def compiled(part: Program, data: Sequence[Tensor]) -> Run:
+    def compiled(part: Program, data: Sequence[Tensor]) -> PartRun:
         assert folder is not None
         return compiled_program(part, data, folder, threads=threads)
 
@@ -129,6 +138,10 @@ def _state(context: RankContext, key: int) -> tuple[bytes, list[Tensor]]:
     """The state root, and on the first rank the state."""
     state = _run(context, key).state()
     return state_root(state), state if context.group.rank == 0 else []
+
+
+def _tensor(context: RankContext, key: int, number: int) -> Tensor:
+    return _run(context, key).tensor(number)
 
 
 def _close(context: RankContext, key: int) -> None:

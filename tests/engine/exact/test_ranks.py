@@ -22,10 +22,11 @@ from threaded_ranks import (
 )
 
 from trainer.commit.states import state_root
+from trainer.engine.engines import PartRun as Run
 from trainer.engine.exact.exchange import CountedGroup, exact_sums
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
-from trainer.engine.exact.ranks import RankedRun, Run
+from trainer.engine.exact.ranks import RankedRun
 from trainer.engine.exact.reference import exponent_of, sum_rows
 from trainer.native import compiled_program
 from trainer.program.exact import BuiltProgram, DType, Program, ProgramBuilder, Role, Value, check_program

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import torch
 
+from trainer.engine.engines import ReferenceRun
 from trainer.engine.exact.interpreter import run_program
-from trainer.engine.exact.ranks import MakeRun, RankedRun, ReferenceRun
+from trainer.engine.exact.ranks import MakeRun, RankedRun
 from trainer.models import TransformerConfig, build_model
 from trainer.models.initial import initialise
 from trainer.program.description import OptimizerConfig, ScheduleConfig

@@ -12,12 +12,12 @@ from traced import BATCH, CONTEXT, VOCABULARY, Windows, equal_states, first_stat
 
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.schedule import learning_rate
-from trainer.models import RecurrentConfig, TransformerConfig
+from trainer.models import RecurrentConfig, TransformerConfig, build_model
 from trainer.program.description import OptimizerConfig, ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram
 from trainer.program.exact.operations import Code, Max
 from trainer.program.exact.validate import check_program
-from trainer.program.layout import HELDOUT_LOSS, STEP, StateLayout
+from trainer.program.layout import HELDOUT_LOSS, STEP
 from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.optimizers import SgdConfig
 from trainer.program.tracing.refusals import TracingError
@@ -176,7 +176,10 @@ def test_trace_description_keeps_the_layout_of_the_description() -> None:
     model = {"kind": "transformer", "layers": 1, "heads": 2, "width": 8}
     table = {"model": model, "context": CONTEXT, "batch_size": 2, "evaluation_windows": 5, "evaluation_batch": 3}
     description = ProgramDescription.from_task_file(table, vocabulary=VOCABULARY, total_steps=10)
-    layout = [(one.name, one.shape) for one in StateLayout.of(description).tensors]
+    module = build_model(description.model, vocabulary=VOCABULARY, context=CONTEXT)
+    layout: list[tuple[str, tuple[int, ...]]] = [(HELDOUT_LOSS, (1,)), (STEP, (1,))]
+    for prefix in ("parameter.", "moment1.", "moment2."):
+        layout += [(prefix + name, tuple(one.shape)) for name, one in module.named_parameters()]
     for built, rows in zip(trace_description(description, windows=4), (2, 4), strict=True):
         check_program(built.program)
         assert [(one.name, one.shape) for one in built.program.states] == layout

@@ -7,86 +7,20 @@ the rest: the optimizer's part, which is small.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trainer.engine.exact.backends import Backend
+from trainer.engine.engines import PartRun, ReferenceRun
 from trainer.engine.exact.exchange import CountedGroup, Group, Traffic, exact_sums
-from trainer.engine.exact.interpreter import TORCH_DTYPES, Batches, run_program
+from trainer.engine.exact.interpreter import Batches
 from trainer.engine.exact.reference import bits_of
 from trainer.program.exact.cutting import Cut, Piece, cut_program, owner_of
 from trainer.program.exact.encoding import program_root
 from trainer.program.exact.operations import DType, Operand, Program
 
-
-class Run(Protocol):
-    """A program and a state that it is run on again and again, as `fast.CompiledProgram`."""
-
-    def load(self, state: Sequence[Tensor]) -> None:
-        """Takes a state."""
-        ...
-
-    def step(self, batches: Batches | None = None) -> None:
-        """Makes the state that is held the next one."""
-        ...
-
-    def tensor(self, index: int) -> Tensor:
-        """A tensor of the state that is held, itself: to be read before the next step, and not to be written."""
-        ...
-
-    def put(self, index: int, given: Tensor) -> None:
-        """Takes one tensor of the state."""
-        ...
-
-
-MakeRun = Callable[[Program, Sequence[Tensor]], Run]
+MakeRun = Callable[[Program, Sequence[Tensor]], PartRun]
 """What runs a program, given it and the data of its constants."""
-
-
-class ReferenceRun:
-    """A program on the reference interpreter, as `Run`."""
-
-    def __init__(
-        self,
-        program: Program,
-        constants: Sequence[Tensor],
-        *,
-        device: torch.device | str = "cpu",
-        backend: Backend | None = None,
-    ) -> None:
-        """Takes a checked program; `device` and `backend` as `run_program`'s."""
-        self._program, self._device, self._backend = program, device, backend
-        self._constants = [one.to(device) for one in constants]
-        self._state = [torch.zeros(one.shape, dtype=TORCH_DTYPES[one.dtype], device=device) for one in program.states]
-
-    def load(self, state: Sequence[Tensor]) -> None:
-        """Takes a state; zeros are held before. Raises ValueError for other dtypes or shapes than the program's."""
-        if len(state) != len(self._state):
-            raise ValueError(f"{len(state)} state tensors, and the program has {len(self._state)}")
-        for index, given in enumerate(state):
-            self.put(index, given)
-
-    def step(self, batches: Batches | None = None) -> None:
-        """Runs the program once. Raises ValueError where it reads tokens, and no batches or other ones were given."""
-        self._state = run_program(
-            self._program, self._state, self._constants, batches, device=self._device, backend=self._backend
-        )
-
-    def tensor(self, index: int) -> Tensor:
-        """A tensor of the state that is held, itself."""
-        return self._state[index]
-
-    def put(self, index: int, given: Tensor) -> None:
-        """Takes one tensor of the state. Raises ValueError for another dtype or shape than the program's."""
-        held = self._state[index]
-        if (given.dtype, given.shape) != (held.dtype, held.shape):
-            raise ValueError(
-                f"state tensor {index} is {given.dtype} {list(given.shape)}, "
-                f"and the program has {held.dtype} {list(held.shape)}"
-            )
-        self._state[index] = given.detach().to(held.device, copy=True)
 
 
 class RankedRun:
@@ -151,21 +85,21 @@ class RankedRun:
         if self._before is not None:
             piece, run = self._before
             for place, index in enumerate(piece.loads):
-                run.put(place, self._after.tensor(index))
+                run.put(place, self._after.held(index))
             run.step(batches)
         received = {**self._summed(), **self._gathered()}
         for place, number in enumerate(self._cut.after.extra):
             self._after.put(len(self._program.states) + place, received[number])
         self._after.step(batches)
 
-    def tensor(self, index: int) -> Tensor:
-        """A tensor of the state that is held, itself: to be read before the next step."""
-        unchanged = self._unchanged[index]
-        return self._after.tensor(index) if unchanged is None else unchanged
+    def tensor(self, number: int) -> Tensor:
+        """A copy of one tensor of the state that is held, on the CPU."""
+        unchanged = self._unchanged[number]
+        return self._after.tensor(number) if unchanged is None else unchanged.to("cpu", copy=True)
 
     def state(self) -> list[Tensor]:
-        """A copy of the state that is held."""
-        return [self.tensor(index).clone() for index in range(len(self._program.states))]
+        """A copy of the state that is held, on the CPU."""
+        return [self.tensor(number) for number in range(len(self._program.states))]
 
     def _summed(self) -> dict[int, Tensor]:
         """The SUMs over shards, by operation."""
@@ -213,21 +147,21 @@ class RankedRun:
 
     @property
     def _device(self) -> torch.device:
-        return self._after.tensor(0).device
+        return self._after.held(0).device
 
     def _exported(self, number: int) -> Tensor:
         """The output of an operation of this rank's own shards, whole."""
         if self._before is None:
             raise AssertionError("a rank without shards gives no outputs")
         piece, run = self._before
-        return run.tensor(len(piece.loads) + piece.extra.index(number))
+        return run.held(len(piece.loads) + piece.extra.index(number))
 
     def _read(self, operand: Operand, shape: tuple[int, ...]) -> Tensor:
         source = self._exported(operand.source)
         return source.as_strided(shape, operand.strides, source.storage_offset() + operand.offset)
 
 
-def _made(piece: Piece, constants: Sequence[Tensor], make: MakeRun) -> Run:
+def _made(piece: Piece, constants: Sequence[Tensor], make: MakeRun) -> PartRun:
     return make(piece.program, [constants[index] for index in piece.constants])
 
 

@@ -96,19 +96,23 @@ class CompiledProgram:
         """A copy of one tensor of the state that is held."""
         return self._unread[number].clone() if number in self._unread else self._tensor(Base.STATE, number).clone()
 
-    def put(self, index: int, given: Tensor) -> None:
+    def held(self, number: int) -> Tensor:
+        """A tensor of the state that is held, itself: to be read before the next step, and written by `put` only."""
+        return self._unread[number] if number in self._unread else self._tensor(Base.STATE, number)
+
+    def put(self, number: int, given: Tensor) -> None:
         """Takes one tensor of the state, as `load` takes all.
 
         Raises:
             ValueError: its dtype or shape is not the program's.
         """
-        one = self._program.states[index]
+        one = self._program.states[number]
         _demand("state", [given], [(TORCH_DTYPES[one.dtype], one.shape)])
         for base in (Base.STATE, Base.NEXT) if one.source is None else (Base.STATE,):
-            self._tensor(base, index).copy_(_canonical(given))
-        self._unread.pop(index, None)
+            self._tensor(base, number).copy_(_canonical(given))
+        self._unread.pop(number, None)
         if _keeps_bits(one, given):
-            self._unread[index] = given.clone()
+            self._unread[number] = given.clone()
 
     def run(self, state: Sequence[Tensor], batches: Batches | None = None) -> list[Tensor]:
         """What `run_program` gives: the state's tensors to the next state's.
