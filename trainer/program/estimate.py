@@ -44,10 +44,12 @@ def estimate(program: TaskProgram) -> Estimate:
     return Estimate(
         parameters=program.layout.parameter_count,
         state_bytes=state,
-        # The engine's peak counts the state once; the next state, the state handed in and one copy come on top.
+        # The engine's peak counts the state once; the next state, the state handed in and one copy come on top. While
+        # a run is repeated on the reference everything is there twice, with a state to start from and one to compare.
         memory_bytes=_WORKSPACE
-        + 3 * state
-        + max(
+        + 5 * state
+        + 2
+        * max(
             cost.peak_bytes + _batch_bytes(one)
             for cost, one in ((training, program.training.program), (evaluation, program.evaluation.program))
         ),

@@ -50,8 +50,10 @@ TORCH_DTYPES = {
 }
 _MAGNITUDE, _INFINITY = 0x7FFFFFFF, 0x7F800000
 _SUM_BITS = 30
-# Elements that an element-wise kernel, a row fold or a product works on at a time.
+# Elements that an element-wise kernel, a row fold or a product works on at a time; of a long kernel fewer, because all
+# its registers are held.
 _BLOCK = 2**20
+_REGISTERS = 2**24
 
 Observer = Callable[[int, Tensor], None]
 
@@ -185,7 +187,8 @@ class _Run:
         if not one.operands:
             return compute().to(self.device).expand(one.shape)
         inputs = [self.view(operand, one.shape) for operand in one.operands]
-        return _in_blocks(compute, inputs, one.shape, TORCH_DTYPES[one.dtype])
+        block = min(_BLOCK, _REGISTERS // len(kernel.instructions))
+        return _in_blocks(compute, inputs, one.shape, TORCH_DTYPES[one.dtype], block)
 
     def _matmul(self, length: int, one: Operation) -> Tensor:
         left, right, scale_left, scale_right = one.operands
@@ -284,9 +287,13 @@ def _written(words: Tensor, dtype: DType) -> Tensor:
 
 
 def _in_blocks(
-    compute: Callable[..., Tensor], inputs: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype
+    compute: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    block: int = _BLOCK,
 ) -> Tensor:
-    """`compute` over inputs whose leading axes are the output's, a block of the output's indexes at a time.
+    """`compute` over inputs whose leading axes are the output's, at most `block` elements of them at a time.
 
     Inputs may have one axis more than the output, the folded one; then `compute` keeps it with extent 1.
     """
@@ -296,7 +303,7 @@ def _in_blocks(
     while pieces:
         target, parts = pieces.pop()
         axis = next((axis for axis, extent in enumerate(target.shape) if extent > 1), None)
-        if axis is None or max(part.numel() for part in parts) <= _BLOCK:
+        if axis is None or max(part.numel() for part in parts) <= block:
             target.copy_(compute(*parts))
             continue
         half = target.shape[axis] // 2
