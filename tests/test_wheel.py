@@ -61,6 +61,14 @@ def test_wheel_carries_the_compiled_contracts(source: Path, tmp_path: Path) -> N
     assert "TrainingLedger" in hashes
 
 
+def test_wheel_carries_every_file_of_its_packages(source: Path, tmp_path: Path) -> None:
+    """Among them the C that programs are compiled with and states are hashed by."""
+    installed = build(source, tmp_path / "wheel")
+    files = {path.relative_to(source) for name in ("ledger", "trainer") for path in (source / name).rglob("*.*")}
+    assert {Path("trainer/engine/exact/native/steps.c"), Path("trainer/native/sha256/tree.c")} <= files
+    assert {path for path in files if not (installed / path).is_file()} == set()
+
+
 def test_wheel_without_compiled_contracts_says_what_to_install(source: Path, tmp_path: Path) -> None:
     program = "from ledger.compile import compile_contracts\ncompile_contracts()"
     done = run(build(source, tmp_path / "wheel"), program)

@@ -119,6 +119,12 @@ def test_from_bytes_broken_json_refused() -> None:
         ({"batch_sice": 12}, "batch_sice", "Did you mean batch_size?"),
         ({"threads": 2}, "threads", "is not a known field"),
         ({"shards": 0}, "shards", "from 1 to 4096"),
+        ({"precision": {"forward": 16}}, "precision.forward", "from 3 to 13"),
+        (
+            {"precision": {"forward": 13, "input_gradient": 13, "weight_gradient": 13, "backward": 8}},
+            "precision.backward",
+            "is not a known field",
+        ),
         ({"shards": 5}, "shards", "is 5, which does not divide the batch of 12. Use a divisor of batch_size."),
         ({"context": 8193}, "context", "from 1 to 8192"),
         ({"vocabulary": 65537}, "vocabulary", "65537"),

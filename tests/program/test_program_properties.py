@@ -38,6 +38,7 @@ TRANSFORMER: dict[str, Any] = {
     "evaluation_batch": 3,
     "seed": 1,
     "shards": 1,
+    "precision": {"forward": 13, "input_gradient": 13, "weight_gradient": 13},
 }
 RECURRENT = {
     **TRANSFORMER,
@@ -50,7 +51,7 @@ OTHERS = {
     "optimizer.weight_decay": 0.2, "optimizer.gradient_clip": 0.0, "schedule.learning_rate": 2e-3,
     "schedule.minimum_learning_rate": 2e-4, "schedule.warmup_steps": 6, "schedule.total_steps": 101,
     "vocabulary": 65, "context": 9, "batch_size": 5, "evaluation_windows": 7, "evaluation_batch": 4, "seed": 2,
-    "shards": 2,
+    "shards": 2, "precision.forward": 8, "precision.input_gradient": 8, "precision.weight_gradient": 12,
 }  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def test_trace_description_every_field_is_in_the_programs(path: str) -> None:
 
 def test_leaves_are_all_the_fields() -> None:
     every = {*paths(TRANSFORMER), *paths(RECURRENT)}
-    assert every - set(LEAVES) == {"format", "model", "model.kind", "optimizer", "schedule"}
+    assert every - set(LEAVES) == {"format", "model", "model.kind", "optimizer", "schedule", "precision"}
 
 
 @pytest.mark.parametrize("kind", [TRANSFORMER, RECURRENT], ids=["transformer", "recurrent"])
@@ -197,6 +198,8 @@ def test_from_bytes_other_spellings_of_the_same_program_refused() -> None:
     [
         ("seed", [0, MAXIMUM_SEED], [-1, MAXIMUM_SEED + 1, True, 1.0]),
         ("shards", [1, 2, 4], [0, 3, 8, 4097]),
+        ("precision.forward", [3, 13], [2, 14]),
+        ("precision.weight_gradient", [3, 13], [2, 14]),
         ("vocabulary", [2, 65_536], [1, 65_537]),
         ("context", [1, 8192], [0, 8193]),
         ("optimizer.beta1", [0, 0.0, 0.999999], [-1e-9, 0.9999991, 1, math.nan, "0.5"]),

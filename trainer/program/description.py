@@ -41,6 +41,7 @@ MAXIMUM_BATCH_SCORES = 2**30  # batch × heads × context², where attention is 
 MAXIMUM_EVALUATION_TOKENS = 2**22
 MAXIMUM_BYTES = 65_536
 
+_SECTIONS = ("model", "optimizer", "schedule", "precision")
 CELLS = ("rnn", "gru", "lstm")
 
 
@@ -65,6 +66,26 @@ class ScheduleConfig:
     total_steps: int = 2000
 
 
+@dataclass(frozen=True)
+class Precision:
+    """Bits of the operands of matrix products, 3 to 13 each.
+
+    Attributes:
+        forward: products of the forward pass.
+        input_gradient: products of the backward pass whose result flows on to earlier layers.
+        weight_gradient: products whose result is a parameter's gradient.
+    """
+
+    forward: int = 13
+    input_gradient: int = 13
+    weight_gradient: int = 13
+
+    def __post_init__(self) -> None:
+        for bits in (self.forward, self.input_gradient, self.weight_gradient):
+            if not 3 <= bits <= 13:
+                raise ValueError(f"products take operands of 3 to 13 bits, not {bits}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProgramDescription:
     """A validated description. Equal descriptions have equal bytes.
@@ -74,6 +95,7 @@ class ProgramDescription:
         context: tokens of a window, T. batch_size: windows of a step, B.
         evaluation_windows, evaluation_batch: held-out windows measured, and how many at a time.
         seed: of the first parameters and of the batches.
+        precision: bits of matrix products.
         shards: equal parts of a batch, summed exactly: up to so many ranks of a worker can share a step.
     """
 
@@ -87,19 +109,19 @@ class ProgramDescription:
     evaluation_batch: int
     seed: int
     shards: int = 1
+    precision: Precision = Precision()  # frozen
 
     def to_mapping(self) -> dict[str, Any]:
         """The description as JSON values, all fields present."""
         plain = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("model", "optimizer", "schedule")
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _SECTIONS
         }
         return {
             "format": FORMAT,
             "model": _model_mapping(self.model),
             "optimizer": dataclasses.asdict(self.optimizer),
             "schedule": dataclasses.asdict(self.schedule),
+            "precision": dataclasses.asdict(self.precision),
             **plain,
         }
 
@@ -140,6 +162,7 @@ class ProgramDescription:
             evaluation_batch=fields.take_int("evaluation_batch", 1, MAXIMUM_BATCH),
             seed=fields.take_int("seed", 0, MAXIMUM_SEED),
             shards=fields.take_int("shards", 1, MAXIMUM_BATCH),
+            precision=_precision(fields.table("precision")),
         )
         fields.done()
         _check_products(program, fields)
@@ -158,7 +181,7 @@ class ProgramDescription:
                 name = f"program.{forbidden}"
                 raise SpecificationError(f"{name} cannot be set: it {why}.", field=name, remedy="Leave it out.")
         complete: dict[str, Any] = {"format": FORMAT, "vocabulary": vocabulary, **_DEFAULTS, **given}
-        for section in ("model", "optimizer", "schedule"):
+        for section in _SECTIONS:
             if not isinstance(given.get(section, {}), Mapping):
                 continue  # from_mapping names the fault
             values = dict(given.get(section, {}))
@@ -179,6 +202,8 @@ _DEFAULTS: dict[str, Any] = {
 def _section_defaults(section: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
     if section == "optimizer":
         return dataclasses.asdict(OptimizerConfig())
+    if section == "precision":
+        return dataclasses.asdict(Precision())
     if section == "schedule":
         length = given.get("total_steps", total_steps)
         rate = given.get("learning_rate", ScheduleConfig.learning_rate)
@@ -248,6 +273,12 @@ def _optimizer(fields: Fields) -> OptimizerConfig:
     )
     fields.done()
     return optimizer
+
+
+def _precision(fields: Fields) -> Precision:
+    bits = {field.name: fields.take_int(field.name, 3, 13) for field in dataclasses.fields(Precision)}
+    fields.done()
+    return Precision(**bits)
 
 
 def _schedule(fields: Fields) -> ScheduleConfig:

@@ -13,12 +13,11 @@ from traced import BATCH, CONTEXT, VOCABULARY, Windows, equal_states, first_stat
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.schedule import learning_rate
 from trainer.models import RecurrentConfig, TransformerConfig, build_model
-from trainer.program.description import OptimizerConfig, ProgramDescription, ScheduleConfig
+from trainer.program.description import OptimizerConfig, Precision, ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram
 from trainer.program.exact.operations import Code, Max
 from trainer.program.exact.validate import check_program
 from trainer.program.layout import HELDOUT_LOSS, STEP
-from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.optimizers import SgdConfig
 from trainer.program.tracing.refusals import TracingError
 from trainer.program.tracing.training import trace_description, trace_evaluation, trace_training

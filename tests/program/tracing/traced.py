@@ -9,11 +9,12 @@ from trainer.engine.exact.interpreter import run_program
 from trainer.models import build_model
 from trainer.models.config import ModelConfig
 from trainer.models.initial import initialise
+from trainer.program.description import Precision
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role
 from trainer.program.exact.validate import check_program
 from trainer.program.tracing.capture import capture_function
 from trainer.program.tracing.fusing import fuse
-from trainer.program.tracing.lowering import Lowering, Precision
+from trainer.program.tracing.lowering import Lowering
 from trainer.program.tracing.terms import as_value
 from trainer.program.tracing.training import RULE_MODULES
 

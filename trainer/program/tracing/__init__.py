@@ -1,8 +1,8 @@
 """Exact programs from ordinary PyTorch: capture, lowering, optimizers and fusing (docs/tracing.md)."""
 
+from trainer.program.description import Precision
 from trainer.program.tracing.fusing import fuse
 from trainer.program.tracing.generation import trace_generation
-from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.optimizers import Optimizer, SgdConfig
 from trainer.program.tracing.refusals import TracingError
 from trainer.program.tracing.training import trace_description, trace_evaluation, trace_training

@@ -10,11 +10,12 @@ from torch import nn
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
 from trainer.engine.exact.noise import gumbel, threefry
+from trainer.program.description import Precision
 from trainer.program.exact import BuiltProgram, DType, ProgramBuilder, Quantised, Role, Value
 from trainer.program.exact.operations import Matmul
 from trainer.program.layout import DIVERGED, LENGTH, POSITION, SEED, TEMPERATURE, TOKENS, TOP_K
 from trainer.program.tracing.capture import Logits, capture_logits
-from trainer.program.tracing.lowering import Lowering, Precision
+from trainer.program.tracing.lowering import Lowering
 from trainer.program.tracing.optimizers import Optimizer
 from trainer.program.tracing.refusals import TracingError
 from trainer.program.tracing.terms import Write, as_value, literal, pointwise

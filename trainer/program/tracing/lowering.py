@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,32 +11,13 @@ from torch.fx import Node
 
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
+from trainer.program.description import Precision
 from trainer.program.exact import DType, ProgramBuilder
 from trainer.program.tracing import elementwise
 from trainer.program.tracing.capture import Captured
 from trainer.program.tracing.elementwise import In, Rule
 from trainer.program.tracing.refusals import refusal
 from trainer.program.tracing.terms import Term, constant_term, literal, pointwise, program_dtype
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Bits of the operands of matrix products, 3 to 13 each.
-
-    Attributes:
-        forward: products of the forward pass.
-        input_gradient: products of the backward pass whose result flows on to earlier layers.
-        weight_gradient: products whose result is a parameter's gradient.
-    """
-
-    forward: int = 13
-    input_gradient: int = 13
-    weight_gradient: int = 13
-
-    def __post_init__(self) -> None:
-        for bits in (self.forward, self.input_gradient, self.weight_gradient):
-            if not 3 <= bits <= 13:
-                raise ValueError(f"products take operands of 3 to 13 bits, not {bits}")
 
 
 class Refused(Exception):

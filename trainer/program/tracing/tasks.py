@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from trainer.models import LanguageModel, build_model
-from trainer.program.description import ProgramDescription
+from trainer.program.description import Precision, ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.program.tracing.capture import Logits, Loss
 from trainer.program.tracing.generation import trace_generation
-from trainer.program.tracing.lowering import Precision
 from trainer.program.tracing.training import trace_description
 
 
@@ -32,7 +31,7 @@ def trace_model(
 
     Args:
         windows: held-out windows that the data set has; the description may ask for fewer.
-        precision: bits of matrix products; 13 everywhere if not given.
+        precision: of matrix products, in place of the description's.
 
     Raises:
         TracingError: something that cannot be in an exact program, and what to use instead.
@@ -46,7 +45,7 @@ def trace_model(
         description.optimizer,
         context=description.context,
         vocabulary=description.vocabulary,
-        precision=precision,
+        precision=precision or description.precision,
     )
     return TaskProgram(
         seed=description.seed,

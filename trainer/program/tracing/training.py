@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from trainer.engine.exact.kernels import Op
 from trainer.models import build_model
-from trainer.program.description import ProgramDescription, ScheduleConfig
+from trainer.program.description import Precision, ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role, Value
 from trainer.program.layout import HELDOUT_LOSS, PARAMETER, STEP
 from trainer.program.tracing import rules_fold, rules_index, rules_shape
 from trainer.program.tracing.capture import Captured, Loss, capture
 from trainer.program.tracing.fusing import fuse
-from trainer.program.tracing.lowering import Lowering, Precision
+from trainer.program.tracing.lowering import Lowering
 from trainer.program.tracing.optimizers import Optimizer, moments_of, update
 from trainer.program.tracing.refusals import TracingError
 from trainer.program.tracing.terms import Term, as_value, literal, pointwise
@@ -123,9 +123,11 @@ def trace_description(
     Args:
         windows: held-out windows that the data set has, at most; the description may ask for fewer.
         model, loss: of a public model; one of the project's own is built where none is given.
+        precision: in place of the description's.
     """
     model = model or build_model(description.model, vocabulary=description.vocabulary, context=description.context)
     loss = loss or _own_loss
+    precision = precision or description.precision
     training = trace_training(
         model,
         loss,
