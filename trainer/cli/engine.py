@@ -15,14 +15,22 @@ __all__ = ["open_engine"]
 def open_engine(context: CommandContext) -> Engine:
     """The fastest engine of the device, or the reference where the settings name it; says why one is slow.
 
+    States are hashed by compiled code from then on, but beside a reference that was asked for.
+
     Several ranks are processes of this machine, which share the steps of programs traced with shards.
 
     Raises:
         SettingsError: the device is not there.
     """
+    from trainer.commit.hashing import use_tree_hasher
     from trainer.native.engine import available_threads, choose_engine
+    from trainer.native.hashing import hash_natively
 
     settings = context.settings
+    if settings.engine == "reference":
+        use_tree_hasher(None)
+    else:
+        hash_natively(settings.library_folder, threads=settings.threads or available_threads())
     engine = choose_engine(
         settings.device,
         settings.library_folder,

@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from ledger.errors import ResourceError, ToolMissing
-from trainer.engine.exact.fast import CompiledProgram, Source, write_source
+from trainer.engine.exact.fast import CompiledProgram, write_source
 from trainer.program.exact import Program
 
 # No contraction and nothing that reassociates; what is switched off can only change flags that nobody reads.
@@ -36,6 +37,18 @@ FLAGS = (
 )
 _SHOWN = 2_000  # characters of a compiler's complaint
 _DIGEST = 32  # bytes after a library's own; the loader does not look there
+
+
+class Units(Protocol):
+    """C to be compiled, such as a program's `Source`."""
+
+    @property
+    def key(self) -> str:
+        """Names it: a hash of its text, in hexadecimal digits."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The texts of C files, each compiled on its own and linked together."""
 
 
 class CompilerError(ToolMissing):
@@ -98,7 +111,7 @@ def compiled_program(
     return CompiledProgram(program, constants, source, library, threads=threads)
 
 
-def open_library(source: Source, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> ctypes.CDLL:
+def open_library(source: Units, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> ctypes.CDLL:
     """The library of a source, built where the folder does not have it, and loaded.
 
     Raises:
@@ -111,7 +124,7 @@ def open_library(source: Source, folder: Path, compiler: Compiler, *, timeout: f
         raise CompilerError(f"The compiled program {path} cannot be loaded: {error}.") from None
 
 
-def build_library(source: Source, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> Path:
+def build_library(source: Units, folder: Path, compiler: Compiler, *, timeout: float = 600.0) -> Path:
     """The shared library of a source: that of the folder, or a new one where that is missing or damaged.
 
     Raises:
@@ -130,7 +143,7 @@ def build_library(source: Source, folder: Path, compiler: Compiler, *, timeout: 
     return target
 
 
-def _build(source: Source, target: Path, compiler: Compiler, deadline: float) -> None:
+def _build(source: Units, target: Path, compiler: Compiler, deadline: float) -> None:
     folder = target.parent
     # Libraries are run, so nobody else may put one there.
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
