@@ -93,7 +93,7 @@ def test_native_tree_last_chunk_is_filled_with_zeros_whatever_follows_it(librari
 def test_use_tree_hasher_roots_and_leaves_stay_the_same(libraries: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.zeros(1), torch.zeros(1, dtype=torch.int64)]
-    tensors += [torch.randn(rows, 300, generator=generator) for rows in (1, 3, 4, 40, 1_000)]
+    tensors += [torch.randn(rows, 300, generator=generator) for rows in (1, 3, 4, 40, 2_000)]
     tensors += [tensors[-1].to(torch.bfloat16), tensors[-1].T]
 
     def everything() -> tuple[bytes, list[bytes], list[bytes]]:
@@ -111,7 +111,7 @@ def test_use_tree_hasher_roots_and_leaves_stay_the_same(libraries: Path) -> None
     use_tree_hasher(counted)
     assert everything() == expected
     assert min(asked) == 4_096
-    assert {100_001, 200_000, 1_200_000} <= set(asked)
+    assert {100_001, 200_000, 2_400_000} <= set(asked)  # the last one by two threads
 
 
 @pytest.mark.usefixtures("python_again")

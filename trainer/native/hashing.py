@@ -19,8 +19,8 @@ from trainer.native.compiler import Compiler, CompilerError, Units, find_compile
 
 _FILES = ("sha256.h", "instructions.h", "lanes.h", "tree.c")
 _DIGEST = 32
-# Bytes for which another thread is worth its start: some 200 microseconds of hashing.
-_A_THREAD = 512 * CHUNK
+# Bytes for which another thread is worth its start, and waiting for it where the machine is busy: 0.3 ms of hashing.
+_A_THREAD = 1024 * CHUNK
 _TIMEOUT = 60.0  # seconds; compiling takes half of one
 # Around a chunk, the chunks that are hashed at once, the 64 that a thread takes at a time, and several of these.
 _TESTED = (1, 2, 1022, 1023, 1024, 1025, 2048, 3072, 15_360, 16_384, 16_385, 33_000, 65_536, 65_537, 131_073, 262_144)
