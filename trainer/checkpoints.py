@@ -21,6 +21,7 @@ from ledger.errors import BlobCorrupt, DataError, ResourceError, UsageError
 from trainer.commit.states import state_root
 from trainer.data.dataset import Dataset
 from trainer.engine.state import State, check_state, heldout_loss_bits, heldout_loss_of, step_of
+from trainer.models import ModelConfig, PublicConfig
 from trainer.program.description import ProgramDescription
 from trainer.program.layout import PARAMETER, StateLayout
 from trainer.program.task import TaskProgram
@@ -153,9 +154,23 @@ rounded to 13 bits, so the two agree in their first three or four digits; measur
 where they differ by more than {apart:.1%}.
 """
 
+_PUBLIC_README = """\
+A checkpoint of the trainledger state {root}, after {step} optimizer steps.
+
+  model.safetensors   parameters under the names of transformers' {name}; a tied one stands once
+  config.json         the task's sizes of it ({kind}), and the held-out loss
+  tokenizer.json      a file of the `tokenizers` package, or the word byte: a token is a byte of UTF-8
+  heldout.bin         held-out tokens, uint16 little-endian
+
+Load it into a {name} of the same sizes with `load_state_dict(…, strict=False)`.
+"""
+_PUBLIC_CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "smollm2": "LlamaForCausalLM"}
+
 
 def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, directory: Path) -> Path:
     """Write a checkpoint that works without trainledger: weights, model source, tokenizer, held-out windows.
+
+    A public model's source is in its own package, so its export has none, and no measure.py.
 
     Args:
         directory: made where it is missing; files of an earlier export in it are replaced.
@@ -175,18 +190,14 @@ def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, dire
     root = root_hex(state_root(state.values()))
     directory.mkdir(parents=True, exist_ok=True)
     # First: whatever a killed export left can be told from another's files by it.
-    readme = _EXPORT_README.format(root=root, step=step_of(state), apart=trainer.exported_measure.MOST_APART)
-    write_atomically(directory / "README", readme.encode())
+    write_atomically(directory / "README", _readme(description.model, root=root, step=step_of(state)).encode())
     (directory / "config.json").unlink(missing_ok=True)
-    (directory / "model").mkdir(exist_ok=True)
     weights = {n.removeprefix(PARAMETER): t for n, t in state.items() if n.startswith(PARAMETER)}
     temporary = directory / ".model.safetensors.part"
     save_file(weights, temporary, metadata={"format": "pt"})
     temporary.replace(directory / "model.safetensors")
-    for source in sorted(Path(trainer.models.__file__).parent.glob("*.py")):
-        shutil.copyfile(source, directory / "model" / source.name)
-    script = Path(trainer.exported_measure.__file__).read_text().replace("from trainer.models", "from model")
-    write_atomically(directory / "measure.py", script.encode())
+    if not isinstance(description.model, PublicConfig):
+        _write_sources(directory)
     needed = description.evaluation_windows * description.context + 1
     write_atomically(directory / "heldout.bin", np.ascontiguousarray(dataset.heldout[:needed]).tobytes())
     write_atomically(directory / "tokenizer.json", dataset.tokenizer_file)
@@ -205,6 +216,21 @@ def export_checkpoint(program: TaskProgram, dataset: Dataset, state: State, dire
     # Last: it marks the folder as a whole export.
     write_atomically(directory / "config.json", json.dumps(config, indent=2).encode() + b"\n")
     return directory
+
+
+def _readme(model: ModelConfig, *, root: str, step: int) -> str:
+    if isinstance(model, PublicConfig):
+        return _PUBLIC_README.format(root=root, step=step, kind=model.kind, name=_PUBLIC_CLASSES[model.kind])
+    return _EXPORT_README.format(root=root, step=step, apart=trainer.exported_measure.MOST_APART)
+
+
+def _write_sources(directory: Path) -> None:
+    """The model's source, and the script that measures it."""
+    (directory / "model").mkdir(exist_ok=True)
+    for source in sorted(Path(trainer.models.__file__).parent.glob("*.py")):
+        shutil.copyfile(source, directory / "model" / source.name)
+    script = Path(trainer.exported_measure.__file__).read_text().replace("from trainer.models", "from model")
+    write_atomically(directory / "measure.py", script.encode())
 
 
 def _may_be_written(directory: Path) -> bool:

@@ -15,6 +15,7 @@ from trainer.engine.exact.exchange import Traffic
 from trainer.engine.exact.interpreter import Batches
 from trainer.engine.exact.ranks import MakeRun, RankedRun
 from trainer.native import compiled_program
+from trainer.native.hashing import hash_natively
 from trainer.program.exact.operations import Batch, Part, Program
 from trainer.rounds.processes import RankContext, RankProcesses
 
@@ -120,6 +121,8 @@ def _open(
         assert folder is not None
         return compiled_program(part, data, folder, threads=threads)
 
+    if folder is not None:
+        hash_natively(folder, threads=threads)  # each rank shows its state's root
     make: MakeRun = ReferenceRun if folder is None else compiled
     context.held[key] = RankedRun(program, constants, context.group, make)
 
