@@ -2,6 +2,7 @@
 # make test       sets up everything and runs the tests
 # make check      formatting, lint and types, Python and Solidity
 # make test-full  the heavy tests too
+# make benchmarks TEXT=tinyshakespeare.txt   speed, quality, hashing, gas and ranks, into benchmarks/results
 # make wheel      dist/trainledger-….whl, with the compiled contracts in it: needs no Node where it is installed
 
 PYTHON ?=
@@ -9,7 +10,7 @@ BIN := .venv/bin
 SOLIDITY := 'contracts/**/*.sol'
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo setup test test-full test-contracts test-python check format wheel clean
+.PHONY: demo setup test test-full test-contracts test-python check benchmarks format wheel clean
 
 setup:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
@@ -37,6 +38,16 @@ check: setup
 	$(BIN)/mypy
 	forge fmt --check
 	solhint --max-warnings 0 $(SOLIDITY)
+
+# An hour or so; leave the machine alone meanwhile.
+benchmarks: setup
+	@test -f "$(TEXT)" || { echo "Name a text to train on: make benchmarks TEXT=tinyshakespeare.txt"; exit 2; }
+	$(BIN)/python benchmarks/training_speed.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/hashing.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/gas.py
+	$(BIN)/python benchmarks/rank_traffic.py
+	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
+	$(BIN)/python benchmarks/quality.py --text "$(TEXT)" --folder build/libraries
 
 wheel: setup
 	$(BIN)/python -c 'from ledger.compile import export_artifacts; export_artifacts()'

@@ -88,7 +88,7 @@ class PlainLoop:
             group["lr"] = rate
         loss = self._forward(inputs, targets)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.description.optimizer.gradient_clip)
         self._optimizer.step()
         self.steps += 1
