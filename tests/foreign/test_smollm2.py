@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ledger.errors import BlobCorrupt, SpecificationError, ToolMissing
 from trainer.data.dataset import dataset_of
@@ -27,7 +26,7 @@ from trainer.foreign.smollm2 import FILE, PACKAGE
 from trainer.native import compiled_program
 from trainer.program.description import OptimizerConfig, ScheduleConfig
 from trainer.program.exact import BuiltProgram, DType, Part, check_program, encode_program
-from trainer.program.tracing import trace_training
+from trainer.program.tracing import SgdConfig, trace_training
 
 # Mixed on purpose: marks of a chat, digits, spaces before them, and letters of two, three and four bytes.
 SAMPLE = "def f(x):\n    return x + 1234  # <|im_start|> naïve — 你好 🙂\n"
@@ -171,6 +170,7 @@ def test_trace_training_writes_smollm2_as_a_program_within_the_format() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)  # the reference takes 40 seconds alone, and minutes on a busy machine
 def test_compiled_smollm2_has_the_reference_s_bits_and_learns(tmp_path: Path) -> None:
     """A step on the reference, the same step compiled, and two more: the loss is PyTorch's, then falls."""
     built = program()
@@ -189,8 +189,38 @@ def test_compiled_smollm2_has_the_reference_s_bits_and_learns(tmp_path: Path) ->
             assert all(
                 torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(expected, made, strict=True)
             )
-    window = tokens(PROSE)[:65]
+    window = tokens(PROSE)[None, :65]
     with torch.no_grad():
-        logits = model().logits(model().model, window[None, :-1])[0]
-    assert losses[0] == pytest.approx(functional.cross_entropy(logits, window[1:]).item(), rel=1e-3)
+        loss = model().loss(model().model, window[:, :-1], window[:, 1:]).item()
+    # A few very large activations cost the forward pass more than usual: over batches of 64 to 256 tokens the loss was
+    # off by 2e-4 to 2e-3 of itself.
+    assert losses[0] == pytest.approx(loss, rel=5e-3)
     assert losses[0] > losses[1] > losses[2]
+
+
+@pytest.mark.full
+def test_gradients_of_smollm2_are_pytorch_s_within_the_products_bits(tmp_path: Path) -> None:
+    """Thirteen bits leave 2 % where some activations are hundreds of times the others; 30 % is what a logits' gradient
+    without its small chances gives.
+    """
+    foreign = model()
+    built = trace_training(
+        foreign.model, foreign.loss, SgdConfig(momentum=0.0), ScheduleConfig(), batch_size=1, context=64
+    )
+    given = {"parameter." + name: one for name, one in foreign.parameters.items()}
+    dtypes = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64}
+    fast = compiled_program(built.program, built.constants, tmp_path, threads=2)
+    fast.load([given.get(s.name, torch.zeros(s.shape, dtype=dtypes[s.dtype])) for s in built.program.states])
+    fast.step(Prose())
+    window = tokens(PROSE)[None, :65]
+    foreign.loss(foreign.model, window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]  # torch's
+    places = {one.name: place for place, one in enumerate(built.program.states)}
+    away, norm = 0.0, 0.0
+    for name, parameter in foreign.model.named_parameters():
+        assert parameter.grad is not None
+        difference = fast.tensor(places["moment1." + name]) - parameter.grad
+        assert difference.norm() < 0.15 * parameter.grad.norm(), name
+        away += difference.square().sum().item()
+        norm += parameter.grad.square().sum().item()
+        parameter.grad = None
+    assert away < 0.05**2 * norm

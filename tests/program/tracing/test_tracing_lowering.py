@@ -163,6 +163,21 @@ def test_products_agree_with_torch_within_thirteen_bits() -> None:
         assert (lowered(function, *inputs)[0] - exact).norm() < 1e-3 * exact.norm()
 
 
+def test_products_keep_what_many_small_elements_add_up_to() -> None:
+    """As in the gradient of a large vocabulary's logits: one element of 1, and small ones that add up to -1."""
+    off = {}
+    for length in (2**13, 2**13 + 2):
+        row = torch.full((2, length), -1.0 / (length - 1))
+        row[:, 0] = 1.0
+        matrix = 1 + random(length, 3) / 8
+        wanted = row.double() @ matrix.double()
+        off[length] = ((lowered(lambda x, y: x @ y, row, matrix)[0] - wanted).norm() / wanted.norm()).item()
+    # A unit is 2^-12 here and the small ones are an eighth of a thousandth: below half of it.
+    assert off[2**13] > 1
+    # What is left is the matrix's own rounding, half a thousandth, where the two parts of the row cancel to a tenth.
+    assert off[2**13 + 2] < 1e-2
+
+
 PLACES: dict[str, Function] = {
     "embedding": lambda x, i: functional.embedding(i, x),
     "rows": lambda x, i: x[i],

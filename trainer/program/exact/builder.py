@@ -37,7 +37,7 @@ from trainer.program.exact.operations import (
     Take,
     View,
 )
-from trainer.program.exact.scaling import exponent_kernel, quantise_kernel, scale_kernel
+from trainer.program.exact.scaling import exponent_kernel, quantise_kernel, remainder_kernel, scale_kernel
 from trainer.program.exact.views import Value, whole
 
 _CONSTANT_TYPES = {torch.float32: DType.FLOAT32, torch.int32: DType.INT32}
@@ -189,6 +189,12 @@ class ProgramBuilder:
             self.pointwise(quantise_kernel(bits), x, greatest.unsqueeze(-1), dtype=dtype),
             self.pointwise(scale_kernel(bits), greatest, dtype=DType.FLOAT32),
         )
+
+    def remainder(self, value: Value, quantised: Quantised) -> Value:
+        """What quantising a value left out, exactly: at most half a scale, or one where q was clamped."""
+        x = self.rows(value)
+        operands = (x, quantised.values, quantised.scales.unsqueeze(-1))
+        return self.pointwise(remainder_kernel(), *operands, dtype=DType.FLOAT32)
 
     def matmul(self, a: Value, b: Value, bits: tuple[int, int]) -> Value:
         """a [..., M, K] times the rows of b [..., N, K], quantised to these bits: float32 [..., M, N]."""

@@ -41,6 +41,14 @@ def quantise_kernel(bits: int) -> Kernel:
     return build.kernel(build.select(_finite(build, greatest), q, build.word(0)))
 
 
+@functools.cache
+def remainder_kernel() -> Kernel:
+    """x - q * scale, a float: what quantising an element (input 0) to q (input 1) left out. It is exact."""
+    build = Builder(3)
+    x, q, scale = (build.input(number) for number in range(3))
+    return build.kernel(build.sub(x, build.mul(build.emit(Op.I2F, q), scale)))
+
+
 def _exponent(build: Builder, greatest: int) -> int:
     raised = build.emit(Op.SHR, greatest, build.word(23))
     return _clamp(build, build.emit(Op.ISUB, raised, build.word(126)), LEAST_EXPONENT, GREATEST_EXPONENT)

@@ -76,6 +76,16 @@ class Lowering:
             bits = self._precision.input_gradient
         return bits, bits
 
+    def is_weight_product(self, node: Node) -> bool:
+        """Whether a product's result is a parameter's gradient."""
+        return node in self._weight_products
+
+    def is_parameter(self, node: Node) -> bool:
+        """Whether a node is nothing but a view of a parameter."""
+        while node.target in _VIEWS:
+            node = node.all_input_nodes[0]
+        return node in self._captured.placeholders[: len(self._captured.parameters)]
+
     def _guarded(self, node: Node, make: Callable[[], Any]) -> Any:
         # What is taken out of several results is named after the operator that gave them.
         named = node if isinstance(node.target, torch._ops.OpOverload) or not node.all_input_nodes else node.args[0]
@@ -158,6 +168,16 @@ _CARRIES = {
     _aten.add.Tensor,
     _aten.slice_scatter.default,
     _aten.cat.default,
+}
+_VIEWS = {
+    _aten.view.default,
+    _aten._unsafe_view.default,
+    _aten.permute.default,
+    _aten.transpose.int,
+    _aten.t.default,
+    _aten.expand.default,
+    _aten.unsqueeze.default,
+    _aten.clone.default,
 }
 _PRODUCTS = {_aten.mm.default, _aten.bmm.default}
 

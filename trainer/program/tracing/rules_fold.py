@@ -17,14 +17,27 @@ from trainer.program.tracing.lowering import Lowering, Refused, dtype_of, is_tru
 from trainer.program.tracing.terms import Term, as_value, literal, pointwise, to_float
 
 _aten = torch.ops.aten
+# With 13 bits a row of more elements can lose as much as its largest one: all others may be below half a unit. The
+# gradient of a large vocabulary's logits does: a mark at the right token, and thousands of small chances.
+_LONG_FOLD = 2**13
 _EXACT_COUNT = 2**24  # float32 counts one by one up to here
 
 
 @rule(_aten.mm.default, _aten.bmm.default)
 def _product(context: Lowering, node: Node, a: Term, b: Term) -> Term:
     """a [..., M, K] times b [..., K, N]: rows of a with columns of b."""
-    left, right = as_value(context.build, a), as_value(context.build, b)
-    return context.build.matmul(left, right.transpose(), context.bits_of(node))
+    build, bits = context.build, context.bits_of(node)
+    values = [as_value(build, a), as_value(build, b).transpose()]
+    rows = [build.quantise(value, width) for value, width in zip(values, bits, strict=True)]
+    result: Term = build.product(*rows)
+    if values[0].shape[-1] <= _LONG_FOLD or context.is_weight_product(node):
+        return result
+    for place, argument in enumerate(node.args[:2]):
+        if not (isinstance(argument, Node) and context.is_parameter(argument)):
+            rest = list(rows)
+            rest[place] = build.quantise(build.remainder(values[place], rows[place]), bits[place])
+            result = pointwise(build, Builder.add, result, build.product(*rest), dtype=DType.FLOAT32)
+    return result
 
 
 @rule(_aten.sum.dim_IntList, _aten.sum.default)
