@@ -240,7 +240,8 @@ def main() -> None:
         "gradients, however small, so the two part more than their gradients do. For speed the two take turns, step by "
         f"step, {ROUNDS} times; the ratio is the median over pairs. Peaks are of processes that do one thing alone. "
         "Compiling is once for a program, and is kept; it and the reference were timed once. Other programs kept both "
-        "cores busy, which slows two threads of PyTorch beyond measure: only the figures for one thread compare the two.",
+        "cores busy, which slows two threads of PyTorch beyond measure: only the figures for one thread compare the "
+        "two.",
     )
 
 
