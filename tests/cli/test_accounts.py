@@ -193,8 +193,7 @@ def test_account_stake_beyond_the_balance_names_both(online: CommandLine, accoun
     wallet = account("alice", tokens=TOKEN)
     problem = online.fail(3, "account", "stake", "2", "--account", "alice")
     assert wallet.address in problem
-    assert str(TOKEN) in problem
-    assert str(2 * TOKEN) in problem
+    assert "has 1 TRAIN and needs 2." in problem
     online.fail(2, "account", "stake", "0", "--account", "alice")
 
 

@@ -77,7 +77,7 @@ def test_worker_without_ether_is_told_so(stage: Stage, task: int) -> None:
     stage.chain.set_balance(address, 0)
     refused = stage.run("worker", "run", "--task", str(task), account="dave")
     assert refused.exit_code == 3
-    assert f"Account {address} has 0 wei of ether" in refused.stderr
+    assert f"Account {address} has 0 ether and needs 0.0" in refused.stderr
 
 
 def test_worker_leaves_what_pays_too_little_or_needs_too_much(stage: Stage, task: int) -> None:

@@ -21,6 +21,10 @@ VALUES: dict[str, tuple[object, str, str, object, object, object]] = {
     "rpc_timeout": (1, "2", "3", 1.0, 2.0, 3.0),
     "snapshot_seconds": (1, "2", "3.5", 1.0, 2.0, 3.5),
     "minimum_pay": ("0.1", "2", "0.3", 10**17, 2 * 10**18, 3 * 10**17),
+    "threads": (1, "2", "3", 1, 2, 3),
+    "ranks": (1, "2", "3", 1, 2, 3),
+    "engine": ("reference", "compiled", '"reference"', "reference", "compiled", "reference"),
+    "libraries": ("/f", "/e", '"/t"', Path("/f"), Path("/e"), Path("/t")),
     "device": ("cpu", "cuda", '"cuda:1"', "cpu", "cuda", "cuda:1"),
 }
 
