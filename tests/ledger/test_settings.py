@@ -22,7 +22,7 @@ VALUES: dict[str, tuple[object, str, str, object, object, object]] = {
     "snapshot_seconds": (1, "2", "3.5", 1.0, 2.0, 3.5),
     "minimum_pay": ("0.1", "2", "0.3", 10**17, 2 * 10**18, 3 * 10**17),
     "threads": (1, "2", "3", 1, 2, 3),
-    "ranks": (1, "2", "3", 1, 2, 3),
+    "ranks": (2, "3", "4", 2, 3, 4),
     "engine": ("reference", "compiled", '"reference"', "reference", "compiled", "reference"),
     "libraries": ("/f", "/e", '"/t"', Path("/f"), Path("/e"), Path("/t")),
     "device": ("cpu", "cuda", '"cuda:1"', "cpu", "cuda", "cuda:1"),
@@ -46,7 +46,10 @@ def test_load_settings_flag_over_environment_over_file(name: str, tmp_path: Path
     assert getattr(load_settings(home, {SETTINGS[name].environment: ""}), target) == from_file
     (tmp_path / "config.toml").unlink()
     default = getattr(load_settings(home, {}), target)
-    assert default not in (from_flag, from_environment, from_file) or name == "device"
+    assert default not in (from_flag, from_environment, from_file) or name in (
+        "device",
+        "engine",
+    )  # which have few values
 
 
 def test_load_settings_defaults_hang_on_home(tmp_path: Path) -> None:
