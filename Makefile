@@ -18,9 +18,9 @@ setup:
 demo: setup
 	@$(BIN)/trainledger demo --home .demo
 
-# Side by side: compiling contracts keeps one core busy for minutes. Each one's output comes in one piece.
+# Side by side: compiling contracts keeps one core busy for minutes.
 test: setup
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-contracts test-python
+	@$(MAKE) --no-print-directory --jobs=2 test-contracts test-python
 
 test-contracts:
 	forge test
