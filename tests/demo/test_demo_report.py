@@ -200,7 +200,7 @@ def test_print_report_text_for_people(commands: Commands) -> None:
         f"trainledger up --home {folder}",
         f"trainledger rewards --home {folder} --account worker-1",
         f"trainledger verify 4 --all --home {folder}",
-        f"trainledger checkpoint export 4 --to out --home {folder}",
+        f"trainledger checkpoint export 4 --to my-model --home {folder}",
     ]
 
 

@@ -167,7 +167,7 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
         (f"trainledger up --home {folder}", "the same chain again, in a terminal of its own; then:"),
         (f"trainledger rewards --home {folder} --account worker-1", "who earned what, by which submission"),
         (f"trainledger verify {report.task} --all --home {folder}", "replay the whole task"),
-        (f"trainledger checkpoint export {report.task} --to out --home {folder}", "the model, for plain PyTorch"),
+        (f"trainledger checkpoint export {report.task} --to my-model --home {folder}", "the model, for plain PyTorch"),
         ("python examples/query_rewards.py --help", "the same figures with web3 alone"),
     ):
         console.print(f"  {words}\n      {what}", markup=False, highlight=False, soft_wrap=True)
