@@ -137,6 +137,16 @@ def test_backends_agree(rows: int, length: int, columns: int, seed: int, data: s
             assert torch.equal(BACKENDS[name].multiply(a, b, *precision), expected), name
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1030), (33, 64), (1024, 1025)])  # slices of K: many, some, one
+def test_float32_products_of_wide_operands_in_several_calls_are_exact(rows: int, columns: int) -> None:
+    generator, length = torch.Generator().manual_seed(rows), 1100 if rows < 1024 else 3
+    a, b = (
+        torch.randint(-4095, 4096, (size, length), generator=generator, dtype=torch.int16) for size in (rows, columns)
+    )
+    exact = (a.to(torch.float64) @ b.to(torch.float64).mT).to(torch.int64)
+    assert torch.equal(BACKENDS["float32"].multiply(a, b, 13, 13), exact)
+
+
 _ADMITTED: dict[str, str] = {}
 
 

@@ -18,6 +18,8 @@ _INT8_BITS = 8
 # cuBLASLt wants multiples of 8 and more than 16 rows; padding costs nothing where it is not needed.
 _ALIGN = 8
 _LEAST_ROWS = 24
+# Of float32 at a time: 4 MiB, and so many slices of small operands that calling them costs little.
+_MOST_PARTIAL_SUMS = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,21 @@ def _by_float64(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
 
 def _by_float32(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
     """Slices of K so short that every partial sum is below 2^24, each exact in float32 in any order."""
-    step = max(1, 2 ** (24 - (bits_a - 1) - (bits_b - 1)))
+    step = max(1, min(a.shape[1], 2 ** (24 - (bits_a - 1) - (bits_b - 1))))
+    # Wide operands have slices of one element: many are multiplied in one call, or calling is all that takes time.
+    together = max(1, _MOST_PARTIAL_SUMS // max(1, a.shape[0] * b.shape[0])) * step
     total = torch.zeros(a.shape[0], b.shape[0], dtype=torch.int64, device=a.device)
-    for left, right in zip(torch.split(a, step, 1), torch.split(b, step, 1), strict=True):
-        total += (left.to(torch.float32) @ right.to(torch.float32).mT).to(torch.int64)
+    for left, right in zip(torch.split(a, together, 1), torch.split(b, together, 1), strict=True):
+        sums = _sliced(left, step) @ _sliced(right, step).mT
+        total += sums[0].to(torch.int64) if len(sums) == 1 else sums.to(torch.int64).sum(0)
     return total
+
+
+def _sliced(rows: Tensor, step: int) -> Tensor:
+    """int16 [R, K] in slices of K, zeros behind the last: float32 [slices, R, step]."""
+    height, length = rows.shape
+    slices = -(-length // step)
+    return _pad(rows, height, slices * step).to(torch.float32).view(height, slices, step).transpose(0, 1)
 
 
 def _by_int8(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
