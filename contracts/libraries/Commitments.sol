@@ -23,16 +23,6 @@ library Commitments {
 
     uint256 private constant NODE_BYTES = 66;
 
-    /// @notice Depth of a tree over `leaves >= 1` leaves: the least d with 2**d >= leaves.
-    function depth(uint256 leaves) internal pure returns (uint256 result) {
-        while ((uint256(1) << result) < leaves) ++result;
-    }
-
-    /// @notice Number of chunks of `size >= 1` bytes.
-    function chunksOf(uint256 size) internal pure returns (uint256) {
-        return (size + CHUNK_BYTES - 1) / CHUNK_BYTES;
-    }
-
     /// @notice SHA-256(0x00, kind, payload).
     function leaf(uint8 kind, bytes calldata payload) internal view returns (bytes32 hash) {
         assembly ("memory-safe") {
@@ -68,16 +58,6 @@ library Commitments {
             if iszero(staticcall(gas(), 2, buffer, NODE_BYTES, 0, 32)) { revert(0, 0) }
             hash := mload(0)
         }
-    }
-
-    /// @notice What fills a tree of this kind behind its last leaf: SHA-256(0x02, kind).
-    function pad(uint8 kind) internal pure returns (bytes32) {
-        return sha256(abi.encodePacked(uint8(2), kind));
-    }
-
-    /// @notice SHA-256(0x03, kind, type, size, Merkle root): what a root is.
-    function seal(uint8 kind, uint8 sealType, uint64 size, bytes32 merkleRoot) internal pure returns (bytes32) {
-        return sha256(abi.encodePacked(uint8(3), kind, sealType, size, merkleRoot));
     }
 
     /// @notice The node `siblings.length` heights above `hash`, which has this index at its own height. Siblings stand
@@ -137,14 +117,6 @@ library Commitments {
         }
     }
 
-    /// @notice Siblings in a range proof of `count` leaves from `first` on, in a tree of this depth.
-    function rangeProofLength(uint256 first, uint256 count, uint256 treeDepth) internal pure returns (uint256 length) {
-        uint256 last = first + count - 1;
-        for (uint256 height = 0; height < treeDepth; ++height) {
-            length += ((first >> height) & 1) + (~(last >> height) & 1);
-        }
-    }
-
     /// @notice The Merkle root over neighbouring leaves: height by height, `siblings` has the left one where the first
     /// index is odd, and then the right one where the last index is even.
     /// @param leaves At least one; overwritten.
@@ -169,6 +141,34 @@ library Commitments {
             (first, count) = (first >> 1, to);
         }
         return leaves[0];
+    }
+
+    /// @notice Depth of a tree over `leaves >= 1` leaves: the least d with 2**d >= leaves.
+    function depth(uint256 leaves) internal pure returns (uint256 result) {
+        while ((uint256(1) << result) < leaves) ++result;
+    }
+
+    /// @notice Number of chunks of `size >= 1` bytes.
+    function chunksOf(uint256 size) internal pure returns (uint256) {
+        return (size + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    }
+
+    /// @notice What fills a tree of this kind behind its last leaf: SHA-256(0x02, kind).
+    function pad(uint8 kind) internal pure returns (bytes32) {
+        return sha256(abi.encodePacked(uint8(2), kind));
+    }
+
+    /// @notice SHA-256(0x03, kind, type, size, Merkle root): what a root is.
+    function seal(uint8 kind, uint8 sealType, uint64 size, bytes32 merkleRoot) internal pure returns (bytes32) {
+        return sha256(abi.encodePacked(uint8(3), kind, sealType, size, merkleRoot));
+    }
+
+    /// @notice Siblings in a range proof of `count` leaves from `first` on, in a tree of this depth.
+    function rangeProofLength(uint256 first, uint256 count, uint256 treeDepth) internal pure returns (uint256 length) {
+        uint256 last = first + count - 1;
+        for (uint256 height = 0; height < treeDepth; ++height) {
+            length += ((first >> height) & 1) + (~(last >> height) & 1);
+        }
     }
 
     /// @notice Reverts where a proof has not the length that the committed sizes ask for.
