@@ -28,7 +28,7 @@ Each class keeps what it is about in typed fields, and its text says what was wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 
@@ -148,12 +148,27 @@ class ContractReverted(ChainError):
     Attributes:
         contract: contract name; method: function name; error: custom error's name ("Error" for a reason string,
             "Panic" for a panic, "Unknown" for a selector in no ABI); arguments: decoded values by name.
+
+    Args:
+        amounts: names of the arguments that are wei; the text shows them in tokens.
     """
 
     def __init__(
-        self, contract: str, method: str, error: str, arguments: Mapping[str, Any], *, remedy: str = ""
+        self,
+        contract: str,
+        method: str,
+        error: str,
+        arguments: Mapping[str, Any],
+        *,
+        amounts: Collection[str] = (),
+        remedy: str = "",
     ) -> None:
-        values = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        from ledger.amounts import format_tokens  # here: amounts needs this module's errors
+
+        values = ", ".join(
+            f"{name}={format_tokens(value)} tokens" if name in amounts else f"{name}={value}"
+            for name, value in arguments.items()
+        )
         super().__init__(f"{contract}.{method} refused: {error}({values}).", remedy=remedy)
         self.contract = contract
         self.method = method

@@ -46,6 +46,21 @@ _REMEDIES: Mapping[str, str] = {
     "DisputesNotAvailable": "This deployment has no dispute game.",
 }
 
+# Which arguments of an error are wei of the token. The ABI does not tell amounts from other numbers.
+AMOUNTS: Mapping[str, frozenset[str]] = {
+    "AmountTooLarge": frozenset({"amount"}),
+    "AwardTooLarge": frozenset({"taken", "awarded"}),
+    "ERC20InsufficientAllowance": frozenset({"allowance", "needed"}),
+    "ERC20InsufficientBalance": frozenset({"balance", "needed"}),
+    "InsufficientEscrow": frozenset({"escrow", "needed"}),
+    "InsufficientFreeStake": frozenset({"free", "needed"}),
+    "InsufficientLockedStake": frozenset({"locked", "needed"}),
+    "StakeTooSmall": frozenset({"staked", "minimumStake"}),
+    "WrongAmountReceived": frozenset({"asked", "received"}),
+}
+# The same for the parameters that InvalidParameter is about.
+_AMOUNT_FIELDS = frozenset({"bond", "leaseFee", "minimumBond", "minimumStake", "slotReward"})
+
 
 class ErrorDecoder:
     """Decodes revert data with the custom errors of all given artifacts.
@@ -87,8 +102,16 @@ class ErrorDecoder:
             else:
                 arguments = {key: _plain(value, kind) for key, value, kind in zip(names, values, types, strict=True)}
                 remedy = _REMEDIES.get(f"{method}.{name}", _REMEDIES.get(name, ""))
-                return ContractReverted(contract, method, name, arguments, remedy=remedy)
+                return ContractReverted(
+                    contract, method, name, arguments, amounts=_amounts_of(name, arguments), remedy=remedy
+                )
         return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
+
+
+def _amounts_of(error: str, arguments: Mapping[str, Any]) -> frozenset[str]:
+    if error == "InvalidParameter":
+        return frozenset({"value"}) if arguments["field"] in _AMOUNT_FIELDS else frozenset()
+    return AMOUNTS.get(error, frozenset())
 
 
 def revert_data(problem: ContractLogicError) -> bytes:

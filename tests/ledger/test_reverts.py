@@ -6,7 +6,7 @@ from eth_utils.abi import function_signature_to_4byte_selector as selector
 from web3.exceptions import ContractLogicError
 
 from ledger.compile import Artifact
-from ledger.reverts import ErrorDecoder, revert_data
+from ledger.reverts import AMOUNTS, ErrorDecoder, revert_data
 
 WORKER = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
 
@@ -36,6 +36,37 @@ def test_decode_remedy_fits_the_call(decoder: ErrorDecoder) -> None:
     )
     assert decoder.decode("TrainingLedger", "claim", short).remedy.startswith("Stake more")
     assert decoder.decode("StakeVault", "requestUnbond", short).remedy.startswith("Take out no more than is free")
+
+
+def test_decode_amounts_are_shown_in_tokens(decoder: ErrorDecoder) -> None:
+    types = ["address", "uint256", "uint256"]
+    short = selector("InsufficientFreeStake(address,uint256,uint256)") + encode(types, [WORKER, 0, 25 * 10**17])
+    refusal = decoder.decode("StakeVault", "requestUnbond", short)
+    assert refusal.arguments == {"owner": WORKER, "free": 0, "needed": 25 * 10**17}
+    assert refusal.problem == (
+        f"StakeVault.requestUnbond refused: InsufficientFreeStake(owner={WORKER}, free=0 tokens, needed=2.5 tokens)."
+    )
+    poor = selector("ERC20InsufficientBalance(address,uint256,uint256)") + encode(types, [WORKER, 1, 10**18])
+    assert "balance=0.000000000000000001 tokens, needed=1 tokens" in decoder.decode("c", "m", poor).problem
+
+
+def test_decode_parameters_that_are_amounts_are_shown_in_tokens(decoder: ErrorDecoder) -> None:
+    start = selector("InvalidParameter(string,uint256)")
+    bond = decoder.decode("c", "m", start + encode(["string", "uint256"], ["bond", 10**15]))
+    assert bond.problem == "c.m refused: InvalidParameter(field=bond, value=0.001 tokens)."
+    rounds = decoder.decode("c", "m", start + encode(["string", "uint256"], ["rounds", 0]))
+    assert rounds.problem == "c.m refused: InvalidParameter(field=rounds, value=0)."
+
+
+def test_every_amount_is_an_argument_of_its_error(artifacts: dict[str, Artifact]) -> None:
+    known = {
+        entry["name"]: {item["name"] for item in entry["inputs"]}
+        for artifact in artifacts.values()
+        for entry in artifact.abi
+        if entry["type"] == "error"
+    }
+    for error, arguments in AMOUNTS.items():
+        assert arguments <= known[error], error
 
 
 def test_decode_root_is_shown_in_hex(decoder: ErrorDecoder) -> None:
