@@ -147,6 +147,18 @@ def test_worker_that_lost_its_lease_for_good_exits_with_its_code(
     assert kinds(commands.ledger) == ["claim", "claim"]
 
 
+def test_worker_told_to_do_a_round_fails_where_its_state_is_missing(commands: TrainerCommands) -> None:
+    empty = commands.home / "empty"
+    error = commands.fail(4, "worker", "run", "--once", "--idle-exit", "0.05", "--store", str(empty))
+    assert error["error"] == "DataError"
+    assert error["problem"].startswith("No round was done. Task 1: ")
+    assert str(empty) in error["problem"]
+    commands.fail(4, "worker", "run", "--task", "1", "--idle-exit", "0.05", "--store", str(empty))
+    # A worker that takes whatever there is has left a broken task alone, as it should.
+    assert reasons(commands.events("--idle-exit", "0.05", "--store", str(empty))) == ["materials"]
+    assert kinds(commands.ledger) == []
+
+
 def test_worker_ticket_seconds_bound_the_search(commands: TrainerCommands) -> None:
     commands.ledger.post(
         commands.tiny.parameters.__class__(

@@ -9,7 +9,7 @@ import typer
 
 from ledger.amounts import format_tokens, parse_tokens
 from ledger.cli.common import CommandApp, CommandContext
-from ledger.errors import UsageError
+from ledger.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from trainer.worker.policy import WorkerOptions
@@ -78,7 +78,8 @@ def run(
     """Look for tasks that pay enough, claim rounds, train, submit and finalise, until told to stop.
 
     It says why it leaves a task alone. Ctrl-C keeps the training done so far; the same command goes on from there,
-    also after a crash. With --json, each line of standard output is one JSON object with an `event`.
+    also after a crash. With --json, each line of standard output is one JSON object with an `event`. Where --task,
+    --once or --max-rounds asked for rounds and none was done because data are missing, the exit code is 4.
 
     Examples: trainledger worker run --account alice
 
@@ -149,6 +150,11 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
         _say_goodbye(reporter, summary, payout=client.stake_account(owner).payout)
         if summary.lost is not None:
             raise summary.lost
+        if summary.missing is not None:
+            raise DataError(
+                f"No round was done. {summary.missing}",
+                remedy="Name a store that has what is missing with --store, or ask the task's requester to publish it.",
+            )
 
 
 def _reporter(context: CommandContext) -> Reporter:

@@ -37,6 +37,8 @@ from trainer.worker.workshop import Workshop
 _REFUSED_POLLS = 3
 # What a claim meets that somebody else's claim or finalisation came before.
 _RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase"})
+# Why a task is left alone whose data are not to be had: a fault, where all other reasons are choices or turns.
+_UNFETCHED = frozenset({"materials", "store"})
 _TICKET_PIECE_SECONDS = 20.0
 # A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
 _ODD_ANSWERS = 4
@@ -46,7 +48,8 @@ _ODD_ANSWERS = 4
 class Summary:
     """What a session of a worker came to. `earned` is wei of final rounds; `waiting` submissions are not final.
 
-    `lost` is a lease that was lost, where nothing was submitted after it.
+    `lost` is a lease that was lost, where nothing was submitted after it. `missing` says what could not be fetched,
+    where a task or a number of rounds was asked for and nothing was submitted for want of it.
     """
 
     rounds_submitted: int
@@ -54,6 +57,7 @@ class Summary:
     earned: int
     waiting: int
     lost: LeaseLost | None
+    missing: str | None
 
 
 class Worker:
@@ -140,7 +144,18 @@ class Worker:
             earned=self._board.earned,
             waiting=len(self._waiting),
             lost=self._lost,
+            missing=self._missing(),
         )
+
+    def _missing(self) -> str | None:
+        """What no waiting mends and kept this worker from a round that it was told to do."""
+        told = self._options.only_task is not None or self._options.maximum_rounds is not None
+        if self._submitted or not told:  # strangers' tasks may be as broken as they like
+            return None
+        for number, reason in sorted(self._shown.items()):
+            if reason.code in _UNFETCHED:
+                return f"Task {number}: {reason.text.rstrip('.')}."
+        return None
 
     def _turn(self) -> tuple[bool, bool]:
         """One look at the chain, and at most one round done. Returns (something was done, it is time to leave)."""
