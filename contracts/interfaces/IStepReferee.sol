@@ -72,6 +72,10 @@ interface IStepReferee {
     error WrongSource(uint256 given, uint256 needed);
     /// @notice Thrown when another number of sources is given than the question reads.
     error WrongSourceCount(uint256 given, uint256 needed);
+    /// @notice Thrown when a source has another dtype than the one that is read; 0 where several may be.
+    error WrongDtype(uint256 given, uint256 needed);
+    /// @notice Thrown when a source gives no whole chunks, or chunks after its tensor's end.
+    error NoSuchChunks(uint64 firstChunk, uint256 chunkBytes, uint64 size);
     /// @notice Thrown when the chunks given do not cover what is read.
     error MissingChunk(uint64 firstChunk, uint256 chunkBytes, uint256 neededByte);
     /// @notice Thrown when a record is not one that the question can be about.
@@ -83,18 +87,25 @@ interface IStepReferee {
 
     /// @notice The element of an operation's output as it stands in the committed bytes: the little-endian bytes of the
     /// element, read as an unsigned integer. Folds of more than 1,024 elements are refused.
+    /// @param index Number of the element, row-major.
+    /// @param evidence The operation's record; a source for each operand (TAKE with an index out of range without its
+    /// table, CAT with the input that covers the element or none), or for what LOAD, CONST and BATCH read.
     function element(Scene calldata scene, uint64 index, Evidence calldata evidence) external view returns (uint64 bits);
 
     /// @notice The element of a state's int64 tensor that an int32 operation writes, as two's complement.
+    /// @param scene With `reached` = `operations`.
+    /// @param evidence The tensor's record; one source, the operation's output.
     function stateElement(Scene calldata scene, uint64 index, Evidence calldata evidence)
         external
         view
         returns (uint64 bits);
 
     /// @notice The accumulator of a fold after one more block.
+    /// @param index Number of the output's element, row-major.
     /// @param first Number of the block, counted from 0; each has 1,024 elements, the last one what is left.
     /// @param accumulator The accumulator before it (docs: contracts/libraries/Fold.sol); ignored for block 0, which
     /// starts with the fold's own start.
+    /// @param evidence Sources that hold the block: MATMUL a, b; SUM x, E; MAX x; SCATTER_ADD x, index, E.
     function foldBlock(
         Scene calldata scene,
         uint64 index,
@@ -104,6 +115,7 @@ interface IStepReferee {
     ) external view returns (uint256);
 
     /// @notice The element that a fold's last accumulator gives, as in `element`.
+    /// @param evidence Sources: MATMUL scale_a, scale_b; SUM and SCATTER_ADD E; MAX none.
     function foldRounding(Scene calldata scene, uint64 index, uint256 accumulator, Evidence calldata evidence)
         external
         view
