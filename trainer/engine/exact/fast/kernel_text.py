@@ -1,4 +1,4 @@
-"""A kernel as straight-line C on local variables.
+"""A kernel as straight-line C or CUDA on local variables.
 
 A register is a float or a word, whichever its instruction makes; the other is derived where it is read. A float's NaN
 may be any NaN until its bits are seen, because no F-instruction tells one from another (docs/arithmetic.md, "Kernels").
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer.engine.exact.fast.dialects import Arithmetic
 from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.program.exact.operations import DType
 
 _ONE_NAN, _INFINITY, _MAGNITUDE = 0x7FC00000, 0x7F800000, 0x7FFFFFFF
-_PAIRS = {Op.FADD: "+", Op.FSUB: "-", Op.FMUL: "*", Op.FDIV: "/"}
 _ORDERS = {Op.FLT: "<", Op.FLE: "<=", Op.FEQ: "=="}
 _WORDS = {Op.IADD: "+", Op.ISUB: "-", Op.IMUL: "*", Op.AND: "&", Op.OR: "|", Op.XOR: "^"}
 ELEMENTS = {DType.FLOAT32: "uint32_t", DType.INT32: "uint32_t", DType.INT8: "int8_t", DType.INT16: "int16_t"}
@@ -48,10 +48,12 @@ class _Register:
         return f"(int32_t){self.word}"
 
 
-def kernel_text(kernel: Kernel, inputs: Sequence[str], dtypes: Sequence[DType]) -> tuple[list[str], _Register]:
-    """C statements, and the result.
+def kernel_text(
+    kernel: Kernel, inputs: Sequence[str], dtypes: Sequence[DType], arithmetic: Arithmetic
+) -> tuple[list[str], _Register]:
+    """Statements, and the result.
 
-    The text sees `zero`, a word that is 0 and that the compiler does not know (words.h says why).
+    The text sees `zero`, a word that is 0 and that a C compiler does not know (processor.h says why).
 
     Args:
         inputs: C expressions of the operands' elements as they lie in memory; dtypes: theirs.
@@ -59,7 +61,7 @@ def kernel_text(kernel: Kernel, inputs: Sequence[str], dtypes: Sequence[DType]) 
     registers: list[_Register] = []
     lines: list[str] = []
     for number, one in enumerate(kernel.instructions):
-        text, register = _statement(number, one, registers, inputs, dtypes)
+        text, register = _statement(number, one, registers, inputs, dtypes, arithmetic)
         lines.append(f"{'float' if register.real else 'uint32_t'} {register.name} = {text};")
         registers.append(register)
     return lines, registers[-1]
@@ -75,7 +77,12 @@ def stored(result: _Register, dtype: DType) -> str:
 
 
 def _statement(
-    number: int, one: Instruction, registers: list[_Register], inputs: Sequence[str], dtypes: Sequence[DType]
+    number: int,
+    one: Instruction,
+    registers: list[_Register],
+    inputs: Sequence[str],
+    dtypes: Sequence[DType],
+    arithmetic: Arithmetic,
 ) -> tuple[str, _Register]:
     name = f"x{number}"
     word, real = _Register(name, False), _Register(name, True)
@@ -89,16 +96,16 @@ def _statement(
     a, b, c = registers[one.a], registers[one.b], registers[one.c]
     if one.op is Op.SELECT:
         return _select(name, a, b, c)
-    if one.op in _PAIRS:
-        return f"{a.float} {_PAIRS[one.op]} {b.float}", real
+    if one.op in arithmetic.pairs:
+        return arithmetic.pairs[one.op].format(a=a.float, b=b.float), real
     if one.op in _ORDERS:
         return f"{a.float} {_ORDERS[one.op]} {b.float}", word
     if one.op in _WORDS:
         return f"{a.word} {_WORDS[one.op]} {b.word}", word
     texts = {
-        Op.FSQRT: lambda: f"__builtin_sqrtf({a.float})",
+        Op.FSQRT: lambda: arithmetic.root.format(a=a.float),
         Op.F2I: lambda: f"to_integer({a.float})",
-        Op.I2F: lambda: f"(float)(int32_t)({a.word} ^ zero)",
+        Op.I2F: lambda: arithmetic.from_integer.format(a=a.word),
         Op.SHL: lambda: f"{a.word} << ({b.word} & 31)",
         Op.SHR: lambda: f"{a.word} >> ({b.word} & 31)",
         Op.SAR: lambda: f"(uint32_t)({a.signed} >> ({b.word} & 31))",

@@ -1,4 +1,4 @@
-"""Loop nests in C over an output's elements: axes collapsed, the last one innermost, the others shared by threads."""
+"""Loop nests over an output's elements: axes collapsed, the last one innermost, and C for their indexes."""
 
 from __future__ import annotations
 
@@ -68,25 +68,14 @@ def offset(strides: Strides, names: Sequence[str]) -> str:
     return " + ".join(terms) or "0"
 
 
-def indexes(extents: Sequence[int], flat: str = "r") -> tuple[list[str], list[str]]:
-    """C declarations of the indexes of a flat number over extents, and their names."""
+def indexes(extents: Sequence[int], flat: str = "r", integer: str = "ptrdiff_t") -> tuple[list[str], list[str]]:
+    """C declarations of the indexes of a flat number over extents, of an integer type, and their names."""
     names = [f"i{axis}" for axis in range(len(extents))]
     lines, rest = [], flat
     for axis in range(len(extents) - 1, -1, -1):
         if axis == 0:
-            lines.append(f"ptrdiff_t {names[0]} = {rest};")
+            lines.append(f"{integer} {names[0]} = {rest};")
         else:
-            lines.append(f"ptrdiff_t {names[axis]} = {rest} % {extents[axis]}, q{axis} = {rest} / {extents[axis]};")
+            lines.append(f"{integer} {names[axis]} = {rest} % {extents[axis]}, q{axis} = {rest} / {extents[axis]};")
             rest = f"q{axis}"
     return lines, names
-
-
-def shared_loop(count: int, body: Sequence[str], name: str = "r") -> list[str]:
-    """A loop over this thread's part of `count` pieces."""
-    return [
-        "ptrdiff_t from, to;",
-        f"share({count}, t, n, &from, &to);",
-        f"for (ptrdiff_t {name} = from; {name} < to; {name}++) {{",
-        *("    " + line for line in body),
-        "}",
-    ]
