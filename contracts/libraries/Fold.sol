@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {Float32} from "./Float32.sol";
+
+/// @title Folds that can be cut into blocks
+/// @notice MATMUL, SUM, SCATTER_ADD and MAX of docs/arithmetic.md: each folds a run of elements into one word, the
+/// accumulator, and rounds it once at the end. Elements are little-endian, as they lie in committed chunks; offsets and
+/// counts are in elements.
+/// @dev Accumulators are what `trainer/engine/exact/folds.py` calls them too:
+///
+/// | fold | word |
+/// | --- | --- |
+/// | product | the sum, in two's complement |
+/// | sum | bits 0-63: the sum of q in two's complement; or, with these bits 0, bit 64: NaN, 65: +infinity, 66: -infinity |
+/// | maximum of values | the greatest key + 2**31 (Float32.key) |
+/// | maximum of magnitudes | the greatest bits without their sign |
+///
+/// A sum has one word for each way in which it can still go on: what is finite is forgotten beside an infinity, and
+/// infinities of both signs are NaN. Words that no fold gives have a result too: only reading past the end of an
+/// operand reverts, or a width other than 1 and 2, and both are the caller's mistakes, never the data's.
+library Fold {
+    int256 internal constant PRODUCT_START = 0;
+    uint256 internal constant SUM_START = 0;
+    /// @notice Of values and of magnitudes: less than any element's.
+    uint256 internal constant MAXIMUM_START = 0;
+
+    /// @notice Flags of a sum.
+    uint256 internal constant SUM_NAN = 1 << 64;
+    uint256 internal constant SUM_ABOVE = 1 << 65;
+    uint256 internal constant SUM_BELOW = 1 << 66;
+
+    int256 private constant LEAST_EXPONENT = -96;
+    int256 private constant GREATEST_EXPONENT = 128;
+    uint256 private constant SUM_LIMIT = 1 << 30;
+
+    uint256 private constant SIGN = 0x80000000;
+    uint256 private constant MAGNITUDE = 0x7fffffff;
+    uint256 private constant INFINITY = 0x7f800000;
+    uint256 private constant ODD_BYTES = 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff;
+    uint256 private constant ODD_PAIRS = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
+
+    /// @notice An operand of `length` bytes has no elements up to offset + count.
+    error PastTheEnd(uint256 offset, uint256 count, uint256 length);
+
+    /// @notice Quantised elements have one byte or two.
+    error NotAWidth(uint256 width);
+
+    /// @notice The accumulator plus the products of `count` pairs of signed integers.
+    /// @param aWidth bytes of an element of a: 1 or 2; so for b.
+    function dot(
+        int256 accumulator,
+        bytes memory a,
+        uint256 aOffset,
+        uint256 aWidth,
+        bytes memory b,
+        uint256 bOffset,
+        uint256 bWidth,
+        uint256 count
+    ) internal pure returns (int256) {
+        unchecked {
+            uint256 x = _place(a, aOffset, count, aWidth);
+            uint256 y = _place(b, bOffset, count, bWidth);
+            if (aWidth == bWidth) {
+                uint256 words = count * aWidth / 32;
+                accumulator = _dotWords(accumulator, x, y, words, aWidth);
+                x += words * 32;
+                y += words * 32;
+                count -= words * 32 / aWidth;
+            }
+            return _dotElements(accumulator, x, aWidth, y, bWidth, count);
+        }
+    }
+
+    /// @notice The element of a MATMUL: (f32(accumulator) * scaleA) * scaleB.
+    function roundProduct(int256 accumulator, uint32 scaleA, uint32 scaleB) internal pure returns (uint32) {
+        return Float32.mul(Float32.mul(Float32.fromInt(accumulator), scaleA), scaleB);
+    }
+
+    /// @notice The accumulator plus `count` binary32 elements of x, each rounded to an integer as SUM does.
+    /// @param exponentWord E, an int32.
+    function sum(uint256 accumulator, bytes memory x, uint256 offset, uint256 count, uint32 exponentWord)
+        internal
+        pure
+        returns (uint256)
+    {
+        unchecked {
+            uint256 place = _place(x, offset, count, 4);
+            int256 bias = _exponent(exponentWord) + 120;
+            int256 total = int64(uint64(accumulator));
+            uint256 flags = accumulator;
+            while (count != 0) {
+                uint256 lanes = count < 8 ? count : 8;
+                uint256 word = _eightWords(place);
+                for (uint256 lane = 0; lane < lanes; ++lane) {
+                    uint256 bits = word >> 224;
+                    word <<= 32;
+                    if (bits & INFINITY == INFINITY) flags |= _flag(bits);
+                    else total += _quantised(bits, bias);
+                }
+                count -= lanes;
+                place += 32;
+            }
+            return _packed(total, flags);
+        }
+    }
+
+    /// @notice `sum` of those elements of x beside which the index, an int32, equals `row`.
+    function scatter(
+        uint256 accumulator,
+        bytes memory x,
+        uint256 offset,
+        bytes memory index,
+        uint256 indexOffset,
+        uint256 count,
+        uint256 row,
+        uint32 exponentWord
+    ) internal pure returns (uint256) {
+        unchecked {
+            uint256 place = _place(x, offset, count, 4);
+            uint256 indexPlace = _place(index, indexOffset, count, 4);
+            int256 bias = _exponent(exponentWord) + 120;
+            int256 total = int64(uint64(accumulator));
+            uint256 flags = accumulator;
+            // No int32 is a row from 2**31 on.
+            if (row > MAGNITUDE) count = 0;
+            uint256 wanted = _swapped(row << 224) >> 224;
+            for (uint256 end = indexPlace + 4 * count; indexPlace < end; indexPlace += 4) {
+                uint256 word;
+                assembly ("memory-safe") {
+                    word := shr(224, mload(indexPlace))
+                }
+                if (word == wanted) {
+                    uint256 bits = _eightWords(place) >> 224;
+                    if (bits & INFINITY == INFINITY) flags |= _flag(bits);
+                    else total += _quantised(bits, bias);
+                }
+                place += 4;
+            }
+            return _packed(total, flags);
+        }
+    }
+
+    /// @notice The element of a SUM or SCATTER_ADD: f32(sum) * 2**(E - 30), or what its flags say.
+    function roundSum(uint256 accumulator, uint32 exponentWord) internal pure returns (uint32) {
+        uint256 word = _packed(int64(uint64(accumulator)), accumulator);
+        if (word == SUM_NAN) return Float32.NAN;
+        if (word == SUM_ABOVE) return uint32(INFINITY);
+        if (word == SUM_BELOW) return uint32(SIGN | INFINITY);
+        return Float32.scaleByPowerOfTwo(Float32.fromInt(int64(uint64(word))), _exponent(exponentWord) - 30);
+    }
+
+    /// @notice The greater of the accumulator and the greatest of `count` binary32 elements of x.
+    /// @param magnitudes whether signs are left out.
+    function maximum(uint256 accumulator, bytes memory x, uint256 offset, uint256 count, bool magnitudes)
+        internal
+        pure
+        returns (uint256)
+    {
+        unchecked {
+            uint256 place = _place(x, offset, count, 4);
+            while (count != 0) {
+                uint256 lanes = count < 8 ? count : 8;
+                uint256 word = _eightWords(place);
+                for (uint256 lane = 0; lane < lanes; ++lane) {
+                    uint256 bits = word >> 224;
+                    word <<= 32;
+                    if (bits & MAGNITUDE > INFINITY) bits = Float32.NAN;
+                    if (magnitudes) bits &= MAGNITUDE;
+                    else bits ^= bits & SIGN == 0 ? SIGN : SIGN | MAGNITUDE;
+                    if (bits > accumulator) accumulator = bits;
+                }
+                count -= lanes;
+                place += 32;
+            }
+            return accumulator;
+        }
+    }
+
+    /// @notice The element of a MAX.
+    function roundMaximum(uint256 accumulator, bool magnitudes) internal pure returns (uint32) {
+        uint32 word = uint32(accumulator);
+        return magnitudes ? Float32.canonical(word & uint32(MAGNITUDE)) : Float32.fromKey(int32(word ^ uint32(SIGN)));
+    }
+
+    /// @dev Where in memory element `offset` of an operand is, once `count` elements from there on are in it.
+    function _place(bytes memory operand, uint256 offset, uint256 count, uint256 width)
+        private
+        pure
+        returns (uint256 place)
+    {
+        unchecked {
+            if (width == 0 || (width > 2 && width != 4)) revert NotAWidth(width);
+            uint256 length = operand.length;
+            if (offset > length || count > length || (offset + count) * width > length) {
+                revert PastTheEnd(offset, count, length);
+            }
+            assembly ("memory-safe") {
+                place := add(add(operand, 0x20), mul(offset, width))
+            }
+        }
+    }
+
+    /// @dev Products of all elements of `words` words of memory each at x and y; `width` is that of both.
+    function _dotWords(int256 accumulator, uint256 x, uint256 y, uint256 words, uint256 width)
+        private
+        pure
+        returns (int256 total)
+    {
+        assembly ("memory-safe") {
+            total := accumulator
+            let last := sub(width, 1)
+            let bits := shl(3, width)
+            for { let end := add(x, shl(5, words)) } lt(x, end) {} {
+                let a := mload(x)
+                let b := mload(y)
+                if last {
+                    a := or(and(shr(8, a), ODD_BYTES), shl(8, and(a, ODD_BYTES)))
+                    b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
+                }
+                // Four at a time: the lowest element of what is left, sign-extended.
+                for { let lane := 0 } lt(lane, 256) { lane := add(lane, shl(2, bits)) } {
+                    total := add(total, mul(signextend(last, a), signextend(last, b)))
+                    a := shr(bits, a)
+                    b := shr(bits, b)
+                    total := add(total, mul(signextend(last, a), signextend(last, b)))
+                    a := shr(bits, a)
+                    b := shr(bits, b)
+                    total := add(total, mul(signextend(last, a), signextend(last, b)))
+                    a := shr(bits, a)
+                    b := shr(bits, b)
+                    total := add(total, mul(signextend(last, a), signextend(last, b)))
+                    a := shr(bits, a)
+                    b := shr(bits, b)
+                }
+                x := add(x, 32)
+                y := add(y, 32)
+            }
+        }
+    }
+
+    /// @dev The same an element at a time, for widths that differ and what is left of a word.
+    function _dotElements(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
+        private
+        pure
+        returns (int256 total)
+    {
+        assembly ("memory-safe") {
+            // The word of memory that ends with an element: its last byte is the signed one, the byte before it the
+            // low one of two. It may begin in the operand's length, and is never before it.
+            function element(place, width) -> value {
+                let word := mload(sub(add(place, width), 32))
+                value := signextend(0, word)
+                if eq(width, 2) { value := or(shl(8, value), byte(30, word)) }
+            }
+            total := accumulator
+            for { let end := add(x, mul(count, xWidth)) } lt(x, end) {} {
+                total := add(total, mul(element(x, xWidth), element(y, yWidth)))
+                x := add(x, xWidth)
+                y := add(y, yWidth)
+            }
+        }
+    }
+
+    /// @dev q of SUM, with its sign, for a finite element; bias = 120 + E.
+    function _quantised(uint256 bits, int256 bias) private pure returns (int256 q) {
+        assembly ("memory-safe") {
+            let exponent := and(shr(23, bits), 0xff)
+            let subnormal := iszero(exponent)
+            let m := or(and(bits, 0x7fffff), shl(23, iszero(subnormal)))
+            // |x| * 2**(30 - E) = m / 2**places, to the nearest integer, ties to even.
+            let places := sub(bias, or(exponent, subnormal))
+            switch sgt(places, 0)
+            case 1 {
+                q := shr(places, add(add(m, sub(shl(sub(places, 1), 1), 1)), and(shr(places, m), 1)))
+            }
+            default { q := shl(sub(0, places), m) }
+            if gt(q, SUM_LIMIT) { q := SUM_LIMIT }
+            if and(bits, SIGN) { q := sub(0, q) }
+        }
+    }
+
+    /// @dev The flag of an infinity or a NaN.
+    function _flag(uint256 bits) private pure returns (uint256) {
+        if (bits & MAGNITUDE != INFINITY) return SUM_NAN;
+        return bits & SIGN == 0 ? SUM_ABOVE : SUM_BELOW;
+    }
+
+    /// @dev The one word for a sum and the flags seen.
+    function _packed(int256 total, uint256 flags) private pure returns (uint256) {
+        bool above = flags & SUM_ABOVE != 0;
+        bool below = flags & SUM_BELOW != 0;
+        if (flags & SUM_NAN != 0 || (above && below)) return SUM_NAN;
+        if (above) return SUM_ABOVE;
+        if (below) return SUM_BELOW;
+        return uint64(int64(total));
+    }
+
+    /// @dev E, clamped.
+    function _exponent(uint32 word) private pure returns (int256) {
+        int256 exponent = int32(word);
+        if (exponent < LEAST_EXPONENT) return LEAST_EXPONENT;
+        return exponent > GREATEST_EXPONENT ? GREATEST_EXPONENT : exponent;
+    }
+
+    /// @dev Eight little-endian words of memory, the first one highest.
+    function _eightWords(uint256 place) private pure returns (uint256 word) {
+        assembly ("memory-safe") {
+            word := mload(place)
+        }
+        return _swapped(word);
+    }
+
+    /// @dev The bytes of each of eight 32-bit words reversed.
+    function _swapped(uint256 word) private pure returns (uint256) {
+        word = ((word >> 8) & ODD_BYTES) | ((word & ODD_BYTES) << 8);
+        return ((word >> 16) & ODD_PAIRS) | ((word & ODD_PAIRS) << 16);
+    }
+}
