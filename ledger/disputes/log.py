@@ -1,0 +1,121 @@
+"""The games of a deployment as its logs tell them: fetched once, and again where the chain was reorganised."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+
+from web3 import Web3
+from web3.exceptions import BlockNotFound
+
+from ledger.compile import Artifact
+from ledger.deploy import Deployment
+from ledger.disputes.positions import NO_ROOT, GameView, Outcome, Position
+from ledger.events import fetch_events
+from ledger.types import Event
+
+__all__ = ["GameLog"]
+
+_STARTED, _MOVED, _ENDED = "GameStarted", "Moved", "GameEnded"
+# Reorganisations deeper than this make the log be read from the deployment on: rare, and merely slow.
+_KEPT_MARKS = 256
+
+
+class GameLog:
+    """All games so far. `update` asks for what is new; everything else answers from memory.
+
+    What is kept of each game is its last event and those of the newest blocks.
+    """
+
+    def __init__(self, web3: Web3, deployment: Deployment, *, artifacts: Mapping[str, Artifact]) -> None:
+        self._web3 = web3
+        self._deployment = deployment
+        self._artifacts = artifacts
+        self._events: dict[int, list[Event]] = {}
+        # (number, hash) of blocks up to which the log was read, oldest first: they tell whether they still stand.
+        self._marks: list[tuple[int, bytes]] = []
+
+    def update(self) -> None:
+        """Reads the log to the newest block.
+
+        Raises:
+            ChainUnreachable, ChainError: what `fetch_events` raises.
+        """
+        head = self._web3.eth.get_block("latest")
+        # The hash is taken before the log: should the chain be reorganised in between, the mark is wrong and the next
+        # update reads those blocks again.
+        mark = (head["number"], bytes(head["hash"]))
+        first = self._rewind() + 1
+        for event in fetch_events(
+            self._web3,
+            self._deployment,
+            from_block=first,
+            to_block=mark[0],
+            names={_STARTED, _MOVED, _ENDED},
+            artifacts=self._artifacts,
+        ):
+            self._events.setdefault(int(str(event.arguments["game"])), []).append(event)
+        if mark[0] >= first:
+            self._marks.append(mark)
+        self._prune()
+
+    def games(self) -> list[int]:
+        """Numbers of all games, oldest first."""
+        return sorted(self._events)
+
+    def view(self, game: int, *, deadline: int) -> GameView | None:
+        """A game as its last events leave it; None where the log has none that says a position.
+
+        Args:
+            deadline: of the side to move, as the contract has it.
+        """
+        events = self._events.get(game, [])
+        told = [event for event in events if event.name != _ENDED]
+        if not told:
+            return None
+        last, end = told[-1], events[-1] if events[-1].name == _ENDED else None
+        posted = last.arguments.get("posted", b"")
+        outcome = Outcome.RUNNING if end is None else Outcome(int(str(end.arguments["outcome"])))
+        winner = None if end is None else str(end.arguments["winner"])
+        return GameView(
+            position=Position.from_abi(last.arguments["position"]),
+            posted=posted if isinstance(posted, bytes) else b"",
+            deadline=deadline,
+            outcome=outcome,
+            winner=winner if outcome in (Outcome.DEFENDER_WON, Outcome.CHALLENGER_WON) else None,
+            late=end is not None and bool(end.arguments["late"]),
+            moved_block=last.block_number,
+        )
+
+    def _rewind(self) -> int:
+        """Forgets what the chain no longer has; returns the last block whose log is known."""
+        before = len(self._marks)
+        while self._marks and self._hash_of(self._marks[-1][0]) != self._marks[-1][1]:
+            self._marks.pop()
+        known = self._marks[-1][0] if self._marks else self._deployment.block_number - 1
+        if len(self._marks) == before:
+            return known
+        if not self._marks:  # older events were pruned: begin anew
+            self._events.clear()
+        for game in list(self._events):
+            self._events[game] = [event for event in self._events[game] if event.block_number <= known]
+            if not self._events[game]:
+                del self._events[game]
+        return known
+
+    def _hash_of(self, number: int) -> bytes:
+        try:
+            return bytes(self._web3.eth.get_block(number)["hash"])
+        except BlockNotFound:
+            return NO_ROOT
+
+    def _prune(self) -> None:
+        """Drops marks past counting, and of each game what no rewind to a kept mark can need."""
+        if len(self._marks) <= _KEPT_MARKS:
+            return
+        del self._marks[: len(self._marks) - _KEPT_MARKS]
+        oldest = self._marks[0][0]
+        for events in self._events.values():
+            passed = bisect_right(events, oldest, key=lambda event: event.block_number)
+            last_told = max((at for at in range(passed) if events[at].name != _ENDED), default=0)
+            del events[:last_told]
