@@ -19,6 +19,8 @@ library OperationRecord {
     /// @param dtype Number of its output's dtype.
     /// @param operands Number of operands.
     /// @param attributes Where in the record the attributes begin.
+    /// @param start Of a fold: element of the run from which it is read, 0 at first.
+    /// @param count Of a fold: how many elements are read from there, 0 at first.
     /// @param index Index of the output element in question, one number for each dimension.
     struct Operation {
         uint256 position;
@@ -27,6 +29,8 @@ library OperationRecord {
         uint256 dtype;
         uint256 operands;
         uint256 attributes;
+        uint256 start;
+        uint256 count;
         uint256[] index;
     }
 
@@ -61,6 +65,11 @@ library OperationRecord {
     uint256 private constant RANKS = 0x110002002000;
     /// @dev Dtypes of the output: 1 float32, 2 int32, 4 int8, 8 int16, added up.
     uint256 private constant DTYPES = 0xf1f111ff2330;
+
+    /// @dev Dtypes of the operands, four digits for each code from MATMUL to SCATTER_ADD, that of operand 0 lowest; 0
+    /// where an operand may have several, OWN where it has the output's.
+    uint256 private constant TAKES = 0x0331003f000100311100 << 96;
+    uint256 private constant OWN = 15;
 
     /// @notice Reads a record, for one element of its output.
     /// @dev Reverts with `WrongRecord`, or with `NoSuchElement` where the output has no such element.
@@ -138,6 +147,14 @@ library OperationRecord {
                 element += one.index[axis] * one.wordAt(start + 8 + 4 * axis);
             }
         }
+    }
+
+    /// @notice The dtype of what operand `place` reads; 0 where it may have several.
+    function takes(Operation memory one, uint256 place) internal pure returns (uint256 dtype) {
+        if (one.code == POINTWISE) return 0;
+        if (one.code == VIEW || one.code == CAT) return one.dtype;
+        dtype = _digit(TAKES, 4 * one.code + place);
+        if (dtype == OWN) dtype = one.dtype;
     }
 
     /// @notice Whether each element of the output folds a run of elements.

@@ -11,6 +11,8 @@ import {Commitments} from "./Commitments.sol";
 /// are bound by the tensor's seal; every depth follows from a committed number; chunks lie inside their tensor, so no
 /// index can wrap around in a tree.
 library SourceProof {
+    /// @notice No dtype: whatever the source has may be read.
+    uint8 internal constant ANY = 0;
     uint8 internal constant FLOAT32 = 1;
     uint8 internal constant INT64 = 2;
     uint8 internal constant INT32 = 3;
@@ -92,38 +94,40 @@ library SourceProof {
 
     /// @notice Reverts where a source has another dtype than the one that is read.
     function checkDtype(IStepReferee.Source calldata source, uint256 needed) internal pure {
-        require(source.dtype == needed, IStepReferee.WrongDtype(source.dtype, needed));
+        uint256 given = source.dtype;
+        require(given == needed || needed == ANY, IStepReferee.WrongDtype(given, needed));
     }
 
     /// @notice Bytes of an element of a dtype.
     function widthOf(uint256 dtype) internal pure returns (uint256 width) {
         width = (WIDTHS >> (4 * dtype)) & 15;
-        require(width != 0, IStepReferee.WrongDtype(dtype, 0));
+        require(width != 0, IStepReferee.WrongDtype(dtype, ANY));
     }
 
-    /// @notice Where a run of elements begins in the chunks given, in elements.
-    /// @param element First element, counted in the whole tensor.
-    /// @param count How many; the chunks hold all of them.
-    function offsetOf(IStepReferee.Source calldata source, uint256 element, uint256 count)
+    /// @notice Where in the chunks given a run of elements begins, in elements; the chunks hold all of it.
+    /// @param first First element, counted in the whole tensor.
+    /// @param last Last element.
+    function offsetOf(IStepReferee.Source calldata source, uint256 first, uint256 last)
         internal
         pure
         returns (uint256)
     {
-        uint256 width = widthOf(source.dtype);
-        uint256 from = uint256(source.firstChunk) * Commitments.CHUNK_BYTES;
-        (uint256 first, uint256 end) = (element * width, (element + count) * width);
-        require(first >= from, IStepReferee.MissingChunk(source.firstChunk, source.chunks.length, first));
-        require(
-            end <= from + source.chunks.length,
-            IStepReferee.MissingChunk(source.firstChunk, source.chunks.length, end - 1)
-        );
-        return (first - from) / width;
+        unchecked {
+            // Elements are below 2**67, so nothing here comes near 2**256.
+            uint256 width = widthOf(source.dtype);
+            uint256 from = uint256(source.firstChunk) * Commitments.CHUNK_BYTES;
+            uint256 length = source.chunks.length;
+            if (first * width < from) revert IStepReferee.MissingChunk(source.firstChunk, length, first * width);
+            uint256 lastByte = last * width + width - 1;
+            if (lastByte >= from + length) revert IStepReferee.MissingChunk(source.firstChunk, length, lastByte);
+            return (first * width - from) / width;
+        }
     }
 
-    /// @notice One element: integers as they are, of floats the bits. Of either, the low bits are those in the chunk.
-    function read(IStepReferee.Source calldata source, uint256 element) internal pure returns (int256 value) {
+    /// @notice One element, sign-extended to a word: its low bits are those in the chunk.
+    function read(IStepReferee.Source calldata source, uint256 element) internal pure returns (uint256 value) {
         uint256 width = widthOf(source.dtype);
-        uint256 from = offsetOf(source, element, 1) * width;
+        uint256 from = offsetOf(source, element, element) * width;
         bytes calldata chunks = source.chunks;
         assembly ("memory-safe") {
             let raw := calldataload(add(chunks.offset, from))
