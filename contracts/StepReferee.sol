@@ -198,21 +198,6 @@ contract StepReferee is IStepReferee {
 
     // --- folds ---
 
-    function _parseFold(uint64 index, Evidence calldata evidence)
-        private
-        pure
-        returns (OperationRecord.Operation memory one)
-    {
-        _needNoOther(evidence);
-        one = OperationRecord.parse(evidence.record, index);
-        require(one.folds(), WrongRecord(evidence.record));
-    }
-
-    function _start(OperationRecord.Operation memory one) private pure returns (uint256) {
-        if (one.code == OperationRecord.MATMUL) return uint256(Fold.PRODUCT_START);
-        return one.code == OperationRecord.MAX ? Fold.MAXIMUM_START : Fold.SUM_START;
-    }
-
     /// @dev E of SUM and SCATTER_ADD, always their last source; 0 of the others.
     function _exponent(Scene calldata scene, OperationRecord.Operation memory one, Evidence calldata evidence)
         private
@@ -260,16 +245,6 @@ contract StepReferee is IStepReferee {
         return Fold.roundProduct(int256(accumulator), left, right);
     }
 
-    function _ofMagnitudes(OperationRecord.Operation memory one) private pure returns (bool) {
-        return one.byteAt(one.attributes + 4) == 1;
-    }
-
-    function _quantisedWidth(uint256 dtype) private pure returns (uint256) {
-        if (dtype == SourceProof.INT8) return 1;
-        require(dtype == SourceProof.INT16, WrongDtype(dtype, SourceProof.INT16));
-        return 2;
-    }
-
     // --- sources ---
 
     /// @dev The chunks of operand `place`, which source `place` holds, where in them the part of the run begins that is
@@ -306,6 +281,33 @@ contract StepReferee is IStepReferee {
         SourceProof.checkOutput(scene, source, number);
         source.checkDtype(one.takes(place));
         return source;
+    }
+
+    // --- of the question alone ---
+
+    function _parseFold(uint64 index, Evidence calldata evidence)
+        private
+        pure
+        returns (OperationRecord.Operation memory one)
+    {
+        _needNoOther(evidence);
+        one = OperationRecord.parse(evidence.record, index);
+        require(one.folds(), WrongRecord(evidence.record));
+    }
+
+    function _start(OperationRecord.Operation memory one) private pure returns (uint256) {
+        if (one.code == OperationRecord.MATMUL) return uint256(Fold.PRODUCT_START);
+        return one.code == OperationRecord.MAX ? Fold.MAXIMUM_START : Fold.SUM_START;
+    }
+
+    function _ofMagnitudes(OperationRecord.Operation memory one) private pure returns (bool) {
+        return one.byteAt(one.attributes + 4) == 1;
+    }
+
+    function _quantisedWidth(uint256 dtype) private pure returns (uint256) {
+        if (dtype == SourceProof.INT8) return 1;
+        require(dtype == SourceProof.INT16, WrongDtype(dtype, SourceProof.INT16));
+        return 2;
     }
 
     function _needSources(Evidence calldata evidence, uint256 needed) private pure {
