@@ -33,10 +33,13 @@ library Fold {
     int256 private constant LEAST_EXPONENT = -96;
     int256 private constant GREATEST_EXPONENT = 128;
     uint256 private constant SUM_LIMIT = 1 << 30;
+    /// @dev m * 2**(e - 150) * 2**(30 - E) is m / 2**(BIAS + E - e).
+    int256 private constant BIAS = 150 - 30;
 
     uint256 private constant SIGN = 0x80000000;
     uint256 private constant MAGNITUDE = 0x7fffffff;
     uint256 private constant INFINITY = 0x7f800000;
+    uint256 private constant NAN = 0x7fc00000;
     uint256 private constant ODD_BYTES = 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff;
     uint256 private constant ODD_PAIRS = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
 
@@ -61,14 +64,12 @@ library Fold {
         unchecked {
             uint256 x = _place(a, aOffset, count, aWidth);
             uint256 y = _place(b, bOffset, count, bWidth);
-            if (aWidth == bWidth) {
-                uint256 words = count * aWidth / 32;
-                accumulator = _dotWords(accumulator, x, y, words, aWidth);
-                x += words * 32;
-                y += words * 32;
-                count -= words * 32 / aWidth;
-            }
-            return _dotElements(accumulator, x, aWidth, y, bWidth, count);
+            if (aWidth > bWidth) (x, aWidth, y, bWidth) = (y, bWidth, x, aWidth);
+            // As many pairs at a time as fit a word of memory each.
+            uint256 lanes = aWidth + bWidth == 2 ? 32 : 16;
+            uint256 whole = count / lanes * lanes;
+            accumulator = _dotLanes(accumulator, x, aWidth, y, bWidth, whole);
+            return _dotPairs(accumulator, x + whole * aWidth, aWidth, y + whole * bWidth, bWidth, count - whole);
         }
     }
 
@@ -86,21 +87,8 @@ library Fold {
     {
         unchecked {
             uint256 place = _place(x, offset, count, 4);
-            int256 bias = _exponent(exponentWord) + 120;
-            int256 total = int64(uint64(accumulator));
-            uint256 flags = accumulator;
-            while (count != 0) {
-                uint256 lanes = count < 8 ? count : 8;
-                uint256 word = _eightWords(place);
-                for (uint256 lane = 0; lane < lanes; ++lane) {
-                    uint256 bits = word >> 224;
-                    word <<= 32;
-                    if (bits & INFINITY == INFINITY) flags |= _flag(bits);
-                    else total += _quantised(bits, bias);
-                }
-                count -= lanes;
-                place += 32;
-            }
+            int256 bias = _exponent(exponentWord) + BIAS;
+            (int256 total, uint256 flags) = _addRun(int64(uint64(accumulator)), accumulator, place, count, bias);
             return _packed(total, flags);
         }
     }
@@ -119,7 +107,7 @@ library Fold {
         unchecked {
             uint256 place = _place(x, offset, count, 4);
             uint256 indexPlace = _place(index, indexOffset, count, 4);
-            int256 bias = _exponent(exponentWord) + 120;
+            int256 bias = _exponent(exponentWord) + BIAS;
             int256 total = int64(uint64(accumulator));
             uint256 flags = accumulator;
             // No int32 is a row from 2**31 on.
@@ -130,11 +118,7 @@ library Fold {
                 assembly ("memory-safe") {
                     word := shr(224, mload(indexPlace))
                 }
-                if (word == wanted) {
-                    uint256 bits = _eightWords(place) >> 224;
-                    if (bits & INFINITY == INFINITY) flags |= _flag(bits);
-                    else total += _quantised(bits, bias);
-                }
+                if (word == wanted) (total, flags) = _addRun(total, flags, place, 1, bias);
                 place += 4;
             }
             return _packed(total, flags);
@@ -144,7 +128,7 @@ library Fold {
     /// @notice The element of a SUM or SCATTER_ADD: f32(sum) * 2**(E - 30), or what its flags say.
     function roundSum(uint256 accumulator, uint32 exponentWord) internal pure returns (uint32) {
         uint256 word = _packed(int64(uint64(accumulator)), accumulator);
-        if (word == SUM_NAN) return Float32.NAN;
+        if (word == SUM_NAN) return uint32(NAN);
         if (word == SUM_ABOVE) return uint32(INFINITY);
         if (word == SUM_BELOW) return uint32(SIGN | INFINITY);
         return Float32.scaleByPowerOfTwo(Float32.fromInt(int64(uint64(word))), _exponent(exponentWord) - 30);
@@ -162,14 +146,8 @@ library Fold {
             while (count != 0) {
                 uint256 lanes = count < 8 ? count : 8;
                 uint256 word = _eightWords(place);
-                for (uint256 lane = 0; lane < lanes; ++lane) {
-                    uint256 bits = word >> 224;
-                    word <<= 32;
-                    if (bits & MAGNITUDE > INFINITY) bits = Float32.NAN;
-                    if (magnitudes) bits &= MAGNITUDE;
-                    else bits ^= bits & SIGN == 0 ? SIGN : SIGN | MAGNITUDE;
-                    if (bits > accumulator) accumulator = bits;
-                }
+                accumulator =
+                    magnitudes ? _greatestBits(accumulator, word, lanes) : _greatestKey(accumulator, word, lanes);
                 count -= lanes;
                 place += 32;
             }
@@ -201,46 +179,73 @@ library Fold {
         }
     }
 
-    /// @dev Products of all elements of `words` words of memory each at x and y; `width` is that of both.
-    function _dotWords(int256 accumulator, uint256 x, uint256 y, uint256 words, uint256 width)
+    /// @dev Products of `count` pairs, a multiple of 16, or of 32 where both widths are 1. xWidth <= yWidth. The last
+    /// element of a word of memory comes first, where signextend finds it. Widths are literals, for the optimiser.
+    function _dotLanes(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
         private
         pure
         returns (int256 total)
     {
         assembly ("memory-safe") {
             total := accumulator
-            let last := sub(width, 1)
-            let bits := shl(3, width)
-            for { let end := add(x, shl(5, words)) } lt(x, end) {} {
-                let a := mload(x)
-                let b := mload(y)
-                if last {
+            let end := add(x, mul(count, xWidth))
+            switch add(xWidth, yWidth)
+            case 4 {
+                for {} lt(x, end) {} {
+                    let a := mload(x)
+                    let b := mload(y)
                     a := or(and(shr(8, a), ODD_BYTES), shl(8, and(a, ODD_BYTES)))
                     b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
+                    x := add(x, 32)
+                    y := add(y, 32)
+                    for { let left := 4 } left { left := sub(left, 1) } {
+                        total := add(total, mul(signextend(1, a), signextend(1, b)))
+                        total := add(total, mul(signextend(1, shr(16, a)), signextend(1, shr(16, b))))
+                        total := add(total, mul(signextend(1, shr(32, a)), signextend(1, shr(32, b))))
+                        total := add(total, mul(signextend(1, shr(48, a)), signextend(1, shr(48, b))))
+                        a := shr(64, a)
+                        b := shr(64, b)
+                    }
                 }
-                // Four at a time: the lowest element of what is left, sign-extended.
-                for { let lane := 0 } lt(lane, 256) { lane := add(lane, shl(2, bits)) } {
-                    total := add(total, mul(signextend(last, a), signextend(last, b)))
-                    a := shr(bits, a)
-                    b := shr(bits, b)
-                    total := add(total, mul(signextend(last, a), signextend(last, b)))
-                    a := shr(bits, a)
-                    b := shr(bits, b)
-                    total := add(total, mul(signextend(last, a), signextend(last, b)))
-                    a := shr(bits, a)
-                    b := shr(bits, b)
-                    total := add(total, mul(signextend(last, a), signextend(last, b)))
-                    a := shr(bits, a)
-                    b := shr(bits, b)
+            }
+            case 3 {
+                for {} lt(x, end) {} {
+                    let a := shr(128, mload(x))
+                    let b := mload(y)
+                    b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
+                    x := add(x, 16)
+                    y := add(y, 32)
+                    for { let left := 4 } left { left := sub(left, 1) } {
+                        total := add(total, mul(signextend(0, a), signextend(1, b)))
+                        total := add(total, mul(signextend(0, shr(8, a)), signextend(1, shr(16, b))))
+                        total := add(total, mul(signextend(0, shr(16, a)), signextend(1, shr(32, b))))
+                        total := add(total, mul(signextend(0, shr(24, a)), signextend(1, shr(48, b))))
+                        a := shr(32, a)
+                        b := shr(64, b)
+                    }
                 }
-                x := add(x, 32)
-                y := add(y, 32)
+            }
+            default {
+                for {} lt(x, end) {} {
+                    let a := mload(x)
+                    let b := mload(y)
+                    x := add(x, 32)
+                    y := add(y, 32)
+                    for { let left := 8 } left { left := sub(left, 1) } {
+                        total := add(total, mul(signextend(0, a), signextend(0, b)))
+                        total := add(total, mul(signextend(0, shr(8, a)), signextend(0, shr(8, b))))
+                        total := add(total, mul(signextend(0, shr(16, a)), signextend(0, shr(16, b))))
+                        total := add(total, mul(signextend(0, shr(24, a)), signextend(0, shr(24, b))))
+                        a := shr(32, a)
+                        b := shr(32, b)
+                    }
+                }
             }
         }
     }
 
-    /// @dev The same an element at a time, for widths that differ and what is left of a word.
-    function _dotElements(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
+    /// @dev The same a pair at a time, for what is left.
+    function _dotPairs(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
         private
         pure
         returns (int256 total)
@@ -262,28 +267,78 @@ library Fold {
         }
     }
 
-    /// @dev q of SUM, with its sign, for a finite element; bias = 120 + E.
-    function _quantised(uint256 bits, int256 bias) private pure returns (int256 q) {
-        assembly ("memory-safe") {
-            let exponent := and(shr(23, bits), 0xff)
-            let subnormal := iszero(exponent)
-            let m := or(and(bits, 0x7fffff), shl(23, iszero(subnormal)))
-            // |x| * 2**(30 - E) = m / 2**places, to the nearest integer, ties to even.
-            let places := sub(bias, or(exponent, subnormal))
-            switch sgt(places, 0)
-            case 1 {
-                q := shr(places, add(add(m, sub(shl(sub(places, 1), 1), 1)), and(shr(places, m), 1)))
+    /// @dev Adds q of `count` elements at a place in memory to a total, and their flags to `flags`; bias = BIAS + E.
+    /// Beside a flag the total means nothing.
+    function _addRun(int256 total, uint256 flags, uint256 place, uint256 count, int256 bias)
+        private
+        pure
+        returns (int256, uint256)
+    {
+        unchecked {
+            while (count != 0) {
+                uint256 lanes = count < 8 ? count : 8;
+                uint256 word = _eightWords(place);
+                count -= lanes;
+                place += 32;
+                assembly ("memory-safe") {
+                    for {} lanes { lanes := sub(lanes, 1) } {
+                        let field := and(shr(247, word), 0xff)
+                        let m := and(shr(224, word), 0x7fffff)
+                        if eq(field, 0xff) {
+                            // NaN, else the infinity of this sign.
+                            switch m
+                            case 0 { flags := or(flags, shl(shr(255, word), SUM_ABOVE)) }
+                            default { flags := or(flags, SUM_NAN) }
+                        }
+                        let normal := iszero(iszero(field))
+                        m := or(m, shl(23, normal))
+                        // |x| * 2**(30 - E) = m / 2**places, to the nearest integer, ties to even.
+                        let places := sub(bias, add(field, iszero(normal)))
+                        switch sgt(places, 0)
+                        case 0 {
+                            m := shl(sub(0, places), m)
+                            if gt(m, SUM_LIMIT) { m := SUM_LIMIT }
+                        }
+                        default {
+                            m := shr(places, add(add(m, sub(shl(sub(places, 1), 1), 1)), and(shr(places, m), 1)))
+                        }
+                        total := add(total, xor(sub(m, shr(255, word)), sub(0, shr(255, word))))
+                        word := shl(32, word)
+                    }
+                }
             }
-            default { q := shl(sub(0, places), m) }
-            if gt(q, SUM_LIMIT) { q := SUM_LIMIT }
-            if and(bits, SIGN) { q := sub(0, q) }
+            return (total, flags);
         }
     }
 
-    /// @dev The flag of an infinity or a NaN.
-    function _flag(uint256 bits) private pure returns (uint256) {
-        if (bits & MAGNITUDE != INFINITY) return SUM_NAN;
-        return bits & SIGN == 0 ? SUM_ABOVE : SUM_BELOW;
+    /// @dev The greater of the accumulator and the magnitudes of the first `lanes` of eight elements.
+    function _greatestBits(uint256 accumulator, uint256 word, uint256 lanes) private pure returns (uint256 greatest) {
+        assembly ("memory-safe") {
+            greatest := accumulator
+            for {} lanes { lanes := sub(lanes, 1) } {
+                let bits := and(shr(224, word), MAGNITUDE)
+                if gt(bits, greatest) { greatest := bits }
+                word := shl(32, word)
+            }
+            if gt(greatest, INFINITY) { greatest := NAN }
+        }
+    }
+
+    /// @dev The greater of the accumulator and the keys + 2**31 of the first `lanes` of eight elements.
+    function _greatestKey(uint256 accumulator, uint256 word, uint256 lanes) private pure returns (uint256 greatest) {
+        assembly ("memory-safe") {
+            greatest := accumulator
+            for {} lanes { lanes := sub(lanes, 1) } {
+                let bits := shr(224, word)
+                word := shl(32, word)
+                if gt(and(bits, MAGNITUDE), INFINITY) { bits := NAN }
+                // Of positive values all but the sign stays as it is; negative ones are turned round.
+                switch gt(bits, MAGNITUDE)
+                case 0 { bits := add(bits, SIGN) }
+                default { bits := sub(0xffffffff, bits) }
+                if gt(bits, greatest) { greatest := bits }
+            }
+        }
     }
 
     /// @dev The one word for a sum and the flags seen.
