@@ -74,15 +74,15 @@ class ReferenceEngine:
     is_reference = True
 
     def __init__(self, device: str = "cpu", *, backend: str | None = None, threads: int | None = None) -> None:
-        self._device = device
-        self._backend = None if backend is None else BACKENDS[backend]
+        self.device = device
+        self.backend = None if backend is None else BACKENDS[backend]
         self._threads = threads
         self.setting = f"{self.name} {device} {threads or 'all'}"
 
     def open(self, built: BuiltProgram) -> Run:
         """A run of a checked program."""
         return ReferenceRun(
-            built.program, built.constants, device=self._device, backend=self._backend, threads=self._threads
+            built.program, built.constants, device=self.device, backend=self.backend, threads=self._threads
         )
 
 

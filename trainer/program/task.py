@@ -70,24 +70,24 @@ class Manifest:
     description: Mapping[str, Any]
 
     @property
-    def root(self) -> bytes:
-        """The program root of a task, 32 bytes."""
+    def records(self) -> tuple[bytes, ...]:
+        """The five records that the root commits to: seed, the three programs' roots, the description's."""
         from ledger.canonical import canonical_json  # here, so that the engine needs no JSON package
 
         described = bytes_root(Kind.PROGRAM, 0, canonical_json(dict(self.description)))
-        records = (
-            _MAGIC + self.seed.to_bytes(8, "big"),
-            self.training,
-            self.evaluation,
-            self.generation or _NO_ROOT,
-            described,
-        )
+        seed = _MAGIC + self.seed.to_bytes(8, "big")
+        return (seed, self.training, self.evaluation, self.generation or _NO_ROOT, described)
+
+    @property
+    def root(self) -> bytes:
+        """The program root of a task, 32 bytes."""
+        records = self.records
         merkle = merkle_root(Kind.PROGRAM, [leaf(Kind.PROGRAM, record) for record in records])
         return seal(Kind.PROGRAM, _SEAL_TYPE, len(records), merkle)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON (RFC 8785)."""
-        from ledger.canonical import canonical_json, root_hex  # see root
+        from ledger.canonical import canonical_json, root_hex  # see records
 
         return canonical_json(
             {
@@ -107,7 +107,7 @@ class Manifest:
         Raises:
             SpecificationError: too long, not JSON, a wrong field, or bytes that are not canonical.
         """
-        from ledger.canonical import parse_json_strict, parse_root  # see root
+        from ledger.canonical import parse_json_strict, parse_root  # see records
 
         if len(data) > MAXIMUM_MANIFEST_BYTES:
             raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_MANIFEST_BYTES} are read.")

@@ -31,13 +31,14 @@ class DatasetBatches:
     def tokens(self, part: Part, shift: int, samples: int, length: int) -> Tensor:
         """int32 [samples, length]: tokens from `shift` places after each position; 0 past the part's end."""
         held = self.data.train if part is Part.TRAIN else self.data.heldout
-        at = self._positions(part, samples, length)[:, None] + shift + np.arange(length)
+        at = self.positions(part, samples, length)[:, None] + shift + np.arange(length)
         inside = at < len(held)
         found = np.zeros(at.shape, dtype=np.int32)
         found[inside] = held[at[inside]]
         return torch.from_numpy(found)
 
-    def _positions(self, part: Part, samples: int, length: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    def positions(self, part: Part, samples: int, length: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """Where each sample begins, [samples]."""
         if part is Part.HELDOUT:
             return (self.run * samples + np.arange(samples, dtype=np.int64)) * length
         if len(self.data.train) <= length:

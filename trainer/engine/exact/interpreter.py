@@ -7,7 +7,7 @@ large element-wise operations and products in blocks, so that its memory stays n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.engine.exact import reference
 from trainer.engine.exact.backends import Backend, dot
 from trainer.engine.exact.kernels import Kernel, run_kernel, signed
-from trainer.program.exact.cost import last_readers
+from trainer.program.exact.cost import last_readers, last_readers_for
 from trainer.program.exact.operations import (
     GREATEST_EXPONENT,
     LEAST_EXPONENT,
@@ -87,23 +87,38 @@ def run_program(
     Raises:
         ValueError: the state's or the constants' dtypes or shapes are not the program's, or there are no batches.
     """
-    run = _Run(torch.device(device), _moved(program.states, state, device, "state"), backend, batches)
-    run.constants = _moved(program.constants, constants, device, "constant")
-    last = last_readers(program)
-    freed: list[list[int]] = [[] for _ in range(len(program.operations) + 1)]
-    for number, reader in enumerate(last):
-        freed[reader].append(number)
-    for number, one in enumerate(program.operations):
-        output = run.output(one)
-        run.outputs[number] = output
+    run = _Run(program, state, constants, batches, device, backend)
+    for number, output in run.outputs_of(program.operations, last_readers(program)):
         if observe is not None:
             observe(number, output)
-        for old in freed[number]:
-            del run.outputs[old]
+        del output  # or it would live on beside its successor
     return [
         held if tensor.source is None else run.outputs[tensor.source].to(TORCH_DTYPES[tensor.dtype])
         for tensor, held in zip(program.states, run.state, strict=True)
     ]
+
+
+def run_operations(
+    program: Program,
+    state: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    batches: Batches | None = None,
+    *,
+    wanted: Collection[int],
+    device: torch.device | str = "cpu",
+    backend: Backend | None = None,
+) -> dict[int, Tensor]:
+    """Outputs of some operations of a checked program, by number, [shape] each, on `device`.
+
+    Runs only what they depend on, and holds nothing else for longer than it is read.
+
+    Args:
+        wanted: numbers of operations. The other arguments, and what is raised: as for `run_program`.
+    """
+    run = _Run(program, state, constants, batches, device, backend)
+    for _ in run.outputs_of(program.operations, last_readers_for(program, wanted)):
+        pass
+    return run.outputs
 
 
 def _moved(
@@ -121,14 +136,40 @@ class _Run:
     """One run: the tensors, and how each operation makes its output of them."""
 
     def __init__(
-        self, device: torch.device, state: list[Tensor], backend: Backend | None, batches: Batches | None
+        self,
+        program: Program,
+        state: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        batches: Batches | None,
+        device: torch.device | str,
+        backend: Backend | None,
     ) -> None:
-        self.device = device
-        self.state = state
-        self.constants: list[Tensor] = []
+        self.device = torch.device(device)
+        self.state = _moved(program.states, state, device, "state")
+        self.constants = _moved(program.constants, constants, device, "constant")
         self.outputs: dict[int, Tensor] = {}
         self._backend = backend
         self._batches = batches
+
+    def outputs_of(self, operations: Sequence[Operation], last: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Computes operations in order, and gives each one's number and output as soon as it is there.
+
+        Args:
+            last: for each operation the last one that reads it, after which its output goes; their number for outputs
+                that stay in `outputs`, below 0 for operations that are left out.
+        """
+        freed: list[list[int]] = [[] for _ in range(len(operations) + 1)]
+        for number, reader in enumerate(last):
+            if reader >= 0:
+                freed[reader].append(number)
+        for number, one in enumerate(operations):
+            if last[number] < 0:
+                continue
+            output = self.outputs[number] = self.output(one)
+            yield number, output
+            del output  # or it would live on in this frame beside its successor
+            for old in freed[number]:
+                del self.outputs[old]
 
     def output(self, one: Operation) -> Tensor:
         """An operation's output, of its shape and dtype, contiguous in memory of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from trainer.program.exact.operations import (
@@ -80,6 +81,21 @@ def last_readers(program: Program) -> list[int]:
     for state in program.states:
         if state.source is not None:
             last[state.source] = len(program.operations)
+    return last
+
+
+def last_readers_for(program: Program, wanted: Collection[int]) -> list[int]:
+    """As `last_readers` where only these operations' outputs are wanted, and those that they depend on computed.
+
+    Wanted ones count as read at the end; -1 stands for operations that nothing wanted depends on.
+    """
+    last = [-1] * len(program.operations)
+    for number in wanted:
+        last[number] = len(program.operations)
+    for number in range(len(last) - 1, -1, -1):
+        if last[number] >= 0:
+            for operand in program.operations[number].operands:
+                last[operand.source] = max(last[operand.source], number)
     return last
 
 

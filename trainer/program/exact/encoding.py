@@ -89,6 +89,21 @@ def decode_records(records: Sequence[bytes]) -> Program:
     )
 
 
+def decode_operation(record: bytes) -> Operation:
+    """Reads an operation's record on its own. Raises SpecificationError where it is none."""
+    return _read(lambda reader: _read_operation(reader, {}), record, "the operation")
+
+
+def decode_state(record: bytes) -> StateTensor:
+    """Reads the record of a tensor of the state on its own. Raises SpecificationError where it is none."""
+    return _read(_read_state, record, "the state")
+
+
+def decode_constant(record: bytes) -> ConstantTensor:
+    """Reads a constant's record on its own. Raises SpecificationError where it is none."""
+    return _read(_read_constant, record, "the constant")
+
+
 def program_root(program: Program) -> bytes:
     """The program's root, 32 bytes: its records are the leaves."""
     records = encode_records(program)
