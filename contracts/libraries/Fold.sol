@@ -65,11 +65,13 @@ library Fold {
             uint256 x = _place(a, aOffset, count, aWidth);
             uint256 y = _place(b, bOffset, count, bWidth);
             if (aWidth > bWidth) (x, aWidth, y, bWidth) = (y, bWidth, x, aWidth);
-            // As many pairs at a time as fit a word of memory each.
-            uint256 lanes = aWidth + bWidth == 2 ? 32 : 16;
-            uint256 whole = count / lanes * lanes;
-            accumulator = _dotLanes(accumulator, x, aWidth, y, bWidth, whole);
-            return _dotPairs(accumulator, x + whole * aWidth, aWidth, y + whole * bWidth, bWidth, count - whole);
+            // As many pairs at a time as fit a word of memory each, then one by one.
+            uint256 whole = aWidth + bWidth == 2 ? count & ~uint256(31) : count & ~uint256(15);
+            uint256 end = x + whole * aWidth;
+            if (aWidth == 2) accumulator = _dotTwoByTwo(accumulator, x, y, end);
+            else if (bWidth == 2) accumulator = _dotOneByTwo(accumulator, x, y, end);
+            else accumulator = _dotOneByOne(accumulator, x, y, end);
+            return _dotRest(accumulator, end, aWidth, y + whole * bWidth, bWidth, count - whole);
         }
     }
 
@@ -179,76 +181,78 @@ library Fold {
         }
     }
 
-    /// @dev Products of `count` pairs, a multiple of 16, or of 32 where both widths are 1. xWidth <= yWidth. The last
-    /// element of a word of memory comes first, where signextend finds it. Widths are literals, for the optimiser.
-    function _dotLanes(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
-        private
-        pure
-        returns (int256 total)
-    {
+    /// @dev The total plus products of elements of two bytes, sixteen at a time, from x up to `end` and from y on. The last
+    /// element of a word of memory comes first, where signextend finds it. Shifts are literals, for the optimiser's sake.
+    function _dotTwoByTwo(int256 total, uint256 x, uint256 y, uint256 end) private pure returns (int256) {
         assembly ("memory-safe") {
-            total := accumulator
-            let end := add(x, mul(count, xWidth))
-            switch add(xWidth, yWidth)
-            case 4 {
-                for {} lt(x, end) {} {
-                    let a := mload(x)
-                    let b := mload(y)
-                    a := or(and(shr(8, a), ODD_BYTES), shl(8, and(a, ODD_BYTES)))
-                    b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
-                    x := add(x, 32)
-                    y := add(y, 32)
-                    for { let left := 4 } left { left := sub(left, 1) } {
-                        total := add(total, mul(signextend(1, a), signextend(1, b)))
-                        total := add(total, mul(signextend(1, shr(16, a)), signextend(1, shr(16, b))))
-                        total := add(total, mul(signextend(1, shr(32, a)), signextend(1, shr(32, b))))
-                        total := add(total, mul(signextend(1, shr(48, a)), signextend(1, shr(48, b))))
-                        a := shr(64, a)
-                        b := shr(64, b)
-                    }
-                }
-            }
-            case 3 {
-                for {} lt(x, end) {} {
-                    let a := shr(128, mload(x))
-                    let b := mload(y)
-                    b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
-                    x := add(x, 16)
-                    y := add(y, 32)
-                    for { let left := 4 } left { left := sub(left, 1) } {
-                        total := add(total, mul(signextend(0, a), signextend(1, b)))
-                        total := add(total, mul(signextend(0, shr(8, a)), signextend(1, shr(16, b))))
-                        total := add(total, mul(signextend(0, shr(16, a)), signextend(1, shr(32, b))))
-                        total := add(total, mul(signextend(0, shr(24, a)), signextend(1, shr(48, b))))
-                        a := shr(32, a)
-                        b := shr(64, b)
-                    }
-                }
-            }
-            default {
-                for {} lt(x, end) {} {
-                    let a := mload(x)
-                    let b := mload(y)
-                    x := add(x, 32)
-                    y := add(y, 32)
-                    for { let left := 8 } left { left := sub(left, 1) } {
-                        total := add(total, mul(signextend(0, a), signextend(0, b)))
-                        total := add(total, mul(signextend(0, shr(8, a)), signextend(0, shr(8, b))))
-                        total := add(total, mul(signextend(0, shr(16, a)), signextend(0, shr(16, b))))
-                        total := add(total, mul(signextend(0, shr(24, a)), signextend(0, shr(24, b))))
-                        a := shr(32, a)
-                        b := shr(32, b)
-                    }
+            for {} lt(x, end) {} {
+                let a := mload(x)
+                let b := mload(y)
+                x := add(x, 32)
+                y := add(y, 32)
+                a := or(and(shr(8, a), ODD_BYTES), shl(8, and(a, ODD_BYTES)))
+                b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
+                for { let left := 4 } left { left := sub(left, 1) } {
+                    total := add(total, mul(signextend(1, a), signextend(1, b)))
+                    total := add(total, mul(signextend(1, shr(16, a)), signextend(1, shr(16, b))))
+                    total := add(total, mul(signextend(1, shr(32, a)), signextend(1, shr(32, b))))
+                    total := add(total, mul(signextend(1, shr(48, a)), signextend(1, shr(48, b))))
+                    a := shr(64, a)
+                    b := shr(64, b)
                 }
             }
         }
+        return total;
     }
 
-    /// @dev The same a pair at a time, for what is left.
-    function _dotPairs(int256 accumulator, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
+    /// @dev The same of one byte by two: sixteen at a time, of which those at x fill half a word of memory.
+    function _dotOneByTwo(int256 total, uint256 x, uint256 y, uint256 end) private pure returns (int256) {
+        assembly ("memory-safe") {
+            for {} lt(x, end) {} {
+                let a := shr(128, mload(x))
+                let b := mload(y)
+                x := add(x, 16)
+                y := add(y, 32)
+                b := or(and(shr(8, b), ODD_BYTES), shl(8, and(b, ODD_BYTES)))
+                for { let left := 4 } left { left := sub(left, 1) } {
+                    total := add(total, mul(signextend(0, a), signextend(1, b)))
+                    total := add(total, mul(signextend(0, shr(8, a)), signextend(1, shr(16, b))))
+                    total := add(total, mul(signextend(0, shr(16, a)), signextend(1, shr(32, b))))
+                    total := add(total, mul(signextend(0, shr(24, a)), signextend(1, shr(48, b))))
+                    a := shr(32, a)
+                    b := shr(64, b)
+                }
+            }
+        }
+        return total;
+    }
+
+    /// @dev The same of one byte by one, thirty-two at a time.
+    function _dotOneByOne(int256 total, uint256 x, uint256 y, uint256 end) private pure returns (int256) {
+        assembly ("memory-safe") {
+            for {} lt(x, end) {} {
+                let a := mload(x)
+                let b := mload(y)
+                x := add(x, 32)
+                y := add(y, 32)
+                for { let left := 8 } left { left := sub(left, 1) } {
+                    total := add(total, mul(signextend(0, a), signextend(0, b)))
+                    total := add(total, mul(signextend(0, shr(8, a)), signextend(0, shr(8, b))))
+                    total := add(total, mul(signextend(0, shr(16, a)), signextend(0, shr(16, b))))
+                    total := add(total, mul(signextend(0, shr(24, a)), signextend(0, shr(24, b))))
+                    a := shr(32, a)
+                    b := shr(32, b)
+                }
+            }
+        }
+        return total;
+    }
+
+    /// @dev The same of `count` pairs of any widths, one at a time.
+    function _dotRest(int256 total, uint256 x, uint256 xWidth, uint256 y, uint256 yWidth, uint256 count)
         private
         pure
-        returns (int256 total)
+        returns (int256)
     {
         assembly ("memory-safe") {
             // The word of memory that ends with an element: its last byte is the signed one, the byte before it the
@@ -258,13 +262,13 @@ library Fold {
                 value := signextend(0, word)
                 if eq(width, 2) { value := or(shl(8, value), byte(30, word)) }
             }
-            total := accumulator
             for { let end := add(x, mul(count, xWidth)) } lt(x, end) {} {
                 total := add(total, mul(element(x, xWidth), element(y, yWidth)))
                 x := add(x, xWidth)
                 y := add(y, yWidth)
             }
         }
+        return total;
     }
 
     /// @dev Adds q of `count` elements at a place in memory to a total, and their flags to `flags`; bias = BIAS + E.

@@ -73,7 +73,8 @@ contract ArithmeticProbe {
     }
 
     /// @notice Results of one operation for many cases.
-    /// @param operation its code as a kernel's instruction, or 0xc0 key, 0xc1 fromKey, 0xc2 canonical.
+    /// @param operation its code as a kernel's instruction, or 0xc0 key, 0xc1 fromKey, 0xc2 canonical,
+    /// 0xc3 scaleByPowerOfTwo(a, int32 b), 0xc4 fromInt of the 64 bits of a and b.
     /// @param pairs (a, b) for each case, 4 bytes each.
     /// @return results 4 bytes for each case.
     function evaluate(uint256 operation, bytes calldata pairs) external pure returns (bytes memory results) {
@@ -85,8 +86,7 @@ contract ArithmeticProbe {
             uint32 b = uint32(bytes4(pairs[place + 4:place + 8]));
             uint32 result = _result(operation, a, b);
             assembly ("memory-safe") {
-                // Left of what is not written yet, so the zeros after the word do no harm; the memory past the last
-                // result is the padding of the array, or free.
+                // The 28 bytes after the result are written back as they were.
                 let target := add(add(results, 0x20), shl(2, i))
                 mstore(target, or(shl(224, result), and(mload(target), not(shl(224, 0xffffffff)))))
             }
@@ -96,16 +96,6 @@ contract ArithmeticProbe {
     /// @notice Kernel.store.
     function store(uint32 word, uint8 dtype) external pure returns (uint32) {
         return Kernel.store(word, dtype);
-    }
-
-    /// @notice Float32.fromInt for integers of more than 32 bits.
-    function fromInt(int256 n) external pure returns (uint32) {
-        return Float32.fromInt(n);
-    }
-
-    /// @notice Float32.scaleByPowerOfTwo.
-    function scale(uint32 a, int256 n) external pure returns (uint32) {
-        return Float32.scaleByPowerOfTwo(a, n);
     }
 
     /// @notice Fold.roundProduct.
@@ -137,6 +127,8 @@ contract ArithmeticProbe {
         if (operation == 0xc0) return uint32(Float32.key(a));
         if (operation == 0xc1) return Float32.fromKey(int32(a));
         if (operation == 0xc2) return Float32.canonical(a);
+        if (operation == 0xc3) return Float32.scaleByPowerOfTwo(a, int32(b));
+        if (operation == 0xc4) return Float32.fromInt(int64((uint64(a) << 32) | b));
         revert NoSuchOperation(operation);
     }
 }
