@@ -8,12 +8,13 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
+from exact_oracle import SPECIAL_WORDS, word_tensor
 from random_programs import ProgramWriter, RandomProgram
 
 from trainer.data.dataset import Dataset, dataset_of
 from trainer.data.tokenizer import ByteTokenizer
 from trainer.engine.exact.functions import Builder
-from trainer.engine.exact.kernels import Instruction, Kernel, Op
+from trainer.engine.exact.kernels import Instruction, Kernel, Op, operands_of
 from trainer.engine.state import State
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role
 from trainer.program.task import TaskProgram
@@ -86,6 +87,37 @@ def base_state(length: int) -> State:
             "moment.unused": torch.from_numpy(rng.standard_normal(700).astype(np.float32)),
         }
     )
+
+
+def primitives() -> tuple[BuiltProgram, list[torch.Tensor]]:
+    """A program with a POINTWISE for each primitive, on special and ordinary words, and a state for it."""
+    words = [*SPECIAL_WORDS, 0x3F800000, 0xC0490FDB, 31, 0x80000001, 0x4F000000, 0x7FC00001, 12345, 0x3EAAAAAB]
+    pairs = [(a, b) for a in words for b in words]
+    columns = [[a for a, _ in pairs], [b for _, b in pairs], [a ^ b for a, b in pairs]]
+    build = ProgramBuilder(Role.TRAIN)
+    build.state("metric.heldout_loss", DType.FLOAT32, (1,))
+    build.state("counter.step", DType.INT64, (1,))
+    for number in range(3):
+        build.state(f"words.{number}", DType.FLOAT32, (len(pairs),))
+    # Constants: a LOAD would make all NaNs one.
+    inputs = [build.constant(word_tensor(column)) for column in columns]
+    results = []
+    for op in Op:
+        count = operands_of(op)
+        code = [Instruction(Op.INPUT, number) for number in range(max(count, 1))]
+        if op is not Op.INPUT:
+            code.append(Instruction(op, *range(count), word=7 if op is Op.CONST else 0))
+        kernel = Kernel(max(count, 1), tuple(code))
+        results.append(build.pointwise(kernel, *inputs[: kernel.inputs], dtype=DType.INT32))
+    mixed = results[0]
+    xor = Kernel(2, (Instruction(Op.INPUT, 0), Instruction(Op.INPUT, 1), Instruction(Op.XOR, 0, 1)))
+    for result in results[1:]:
+        mixed = build.pointwise(xor, mixed, result, dtype=DType.INT32)
+    same = Kernel(1, (Instruction(Op.INPUT, 0),))
+    build.store("words.0", build.pointwise(same, mixed, dtype=DType.FLOAT32))
+    build.store("counter.step", build.pointwise(ONE_MORE, build.load("counter.step"), dtype=DType.INT32))
+    state = [torch.zeros(1), torch.tensor([5]), *(torch.zeros(len(pairs)) for _ in range(3))]
+    return build.finish(), state
 
 
 class _Writer(ProgramWriter):

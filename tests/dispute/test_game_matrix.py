@@ -2,101 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pytest
-from arena import Game, Solver, dispute, matter_of, play_out
-from dispute_programs import SEED, base_state, dataset, random_run, task
+from arena import Solver, matter_of, play_out
 from liars import Plant, plants
-from plain_truth import Lies, PlainSegment, bump
 from random_play import RandomPlayer
-from torch import Tensor
+from worlds import LONG, LONGEST, SHORT, STEPS, World, primitive_world, random_world, world
 
-from ledger.disputes.moves import ProgramProof
 from ledger.disputes.positions import Outcome
 from trainer.dispute import judge
-from trainer.dispute.committed import DatasetProofs
-from trainer.dispute.runs import RunTruth
 from trainer.dispute.solver import opening_points
-from trainer.dispute.truth import SegmentTruth
-from trainer.dispute.values import Concede, Truth
-from trainer.engine.exact.batching import DatasetBatches
+from trainer.dispute.values import Concede
 
-STEPS = 3
-SHORT, LONG, LONGEST = 300, 2_500, 71_685  # folds of one call, of 3 blocks, of more blocks than points
 EVALUATION = STEPS
-
-
-class World:
-    """One segment: its values plainly, as liars change them, and as an honest party has them."""
-
-    def __init__(self, plain: PlainSegment, party: Truth) -> None:
-        self.plain, self.party = plain, party
-
-    def liar(self, run: int, plant: Plant) -> PlainSegment:
-        """The segment with the lie in one run, and with a false result in any case."""
-        liar = self.plain.lying({run: plant.lies}, self.party)
-        if liar.state_root(self.plain.steps + 1) == self.plain.state_root(self.plain.steps + 1):
-            liar = self.plain.lying({run: plant.lies, self.plain.steps: Lies(states={0: bump(0)})}, self.party)
-        return liar
-
-    def both_ways(self, run: int, plant: Plant) -> list[Game]:
-        """The lie as a submission that is challenged, and as a challenge of the true submission."""
-        liar = self.liar(run, plant)
-        return [dispute(self.plain, liar, judge, honest=side, party=self.party) for side in ("challenger", "defender")]
-
-
-class RandomTruth:
-    """An honest party's values where both of a task's programs are random ones."""
-
-    def __init__(self, plain: PlainSegment) -> None:
-        self._plain, self._data = plain, DatasetProofs(dataset())
-        self._runs: dict[int, RunTruth] = {}
-
-    def state_root(self, run: int) -> bytes:
-        return self._plain.state_root(run)
-
-    def program_proof(self, number: int) -> ProgramProof:
-        return self._plain.program_proof(number)
-
-    def run(self, number: int) -> RunTruth:
-        if number not in self._runs:
-            built = self._plain.programs[number == self._plain.steps]
-            state = self._plain.run(number).state_before
-            self._runs[number] = RunTruth(built, state, self._data, seed=SEED)
-        return self._runs[number]
-
-
-def batches(state: Sequence[Tensor]) -> DatasetBatches:
-    return DatasetBatches(data=dataset(), seed=SEED, step=int(state[1].item()))
-
-
-@functools.cache
-def world(length: int, steps: int = STEPS) -> World:
-    """The world of a real task, whose folds have so many elements."""
-    programs, state = task(length), base_state(length)
-    plain = PlainSegment(
-        programs.training,
-        programs.evaluation,
-        list(state.values()),
-        steps=steps,
-        records=programs.manifest.records,
-        dataset=dataset().root,
-        batches=batches,
-    )
-    assert plain.task_program == programs.root
-    return World(plain, SegmentTruth(programs, dataset(), state, steps=steps))
-
-
-@functools.cache
-def random_world(seed: int) -> World:
-    """The world of a random program, run over and over."""
-    built, state = random_run(seed)
-    plain = PlainSegment(built, built, state, steps=STEPS, seed=SEED, dataset=dataset().root, batches=batches)
-    return World(plain, RandomTruth(plain))
 
 
 def check(at: World, run: int, chosen: Iterable[Plant]) -> Counter[str]:
@@ -115,6 +36,8 @@ def test_games_spread_over_all_lies_honest_side_wins() -> None:
         for run in (1, EVALUATION):
             every = list(plants(at.plain.run(run), rng))
             moves += check(at, run, rng.sample(every, count))
+    at = primitive_world()
+    moves += check(at, 2, rng.sample(list(plants(at.plain.run(2), rng)), 20))
     assert {"EnterRun", "EnterTensor", "EnterState", "OpenChunk", "ProveElement", "ProveStateLeaf"} <= moves.keys()
 
 
@@ -144,6 +67,12 @@ def test_games_of_a_long_segment_narrow_to_one_run(steps: int) -> None:
 def test_games_of_every_lie_honest_side_wins(length: int, run: int) -> None:
     at = world(length)
     check(at, run, plants(at.plain.run(run), random.Random(length)))
+
+
+@pytest.mark.full
+def test_games_of_every_primitive_honest_side_wins() -> None:
+    at = primitive_world()
+    check(at, 1, plants(at.plain.run(1), random.Random(6)))
 
 
 @pytest.mark.full
