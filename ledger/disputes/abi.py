@@ -25,7 +25,7 @@ from eth_abi.abi import encode as abi_encode
 from eth_abi.exceptions import DecodingError
 from eth_utils.address import is_address, to_checksum_address
 
-from ledger.errors import SpecificationError
+from ledger.errors import ChainError
 
 __all__ = [
     "AbiRecord",
@@ -66,14 +66,14 @@ class AbiRecord:
         Solidity's names.
 
         Raises:
-            SpecificationError: it is no such record.
+            ChainError: it is no such record; only a node that lies gives one.
         """
         try:
             if isinstance(value, bytes):
                 (value,) = abi_decode([cls.abi_type()], value)
             record = from_plain(value, cls)
         except (DecodingError, TypeError, ValueError, KeyError, OverflowError) as problem:
-            raise SpecificationError(
+            raise ChainError(
                 f"What should be a {cls.__name__} of a dispute cannot be read: {problem}.",
                 remedy="Name another node with --rpc-url.",
             ) from None

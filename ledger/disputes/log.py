@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from web3.exceptions import BlockNotFound
 from ledger.compile import Artifact
 from ledger.deploy import Deployment
 from ledger.disputes.positions import NO_ROOT, GameView, Outcome, Position
+from ledger.errors import ChainError
 from ledger.events import fetch_events
 from ledger.types import Event
 
@@ -24,7 +26,7 @@ _KEPT_MARKS = 256
 class GameLog:
     """All games so far. `update` asks for what is new; everything else answers from memory.
 
-    What is kept of each game is its last event and those of the newest blocks.
+    What is kept of each game is its last event and those of the newest blocks. Threads may share one.
     """
 
     def __init__(self, web3: Web3, deployment: Deployment, *, artifacts: Mapping[str, Artifact]) -> None:
@@ -34,6 +36,7 @@ class GameLog:
         self._events: dict[int, list[Event]] = {}
         # (number, hash) of blocks up to which the log was read, oldest first: they tell whether they still stand.
         self._marks: list[tuple[int, bytes]] = []
+        self._lock = threading.RLock()
 
     def update(self) -> None:
         """Reads the log to the newest block.
@@ -41,41 +44,51 @@ class GameLog:
         Raises:
             ChainUnreachable, ChainError: what `fetch_events` raises.
         """
-        head = self._web3.eth.get_block("latest")
-        # The hash is taken before the log: should the chain be reorganised in between, the mark is wrong and the next
-        # update reads those blocks again.
-        mark = (head["number"], bytes(head["hash"]))
-        first = self._rewind() + 1
-        for event in fetch_events(
-            self._web3,
-            self._deployment,
-            from_block=first,
-            to_block=mark[0],
-            names={_STARTED, _MOVED, _ENDED},
-            artifacts=self._artifacts,
-        ):
-            self._events.setdefault(int(str(event.arguments["game"])), []).append(event)
-        if mark[0] >= first:
-            self._marks.append(mark)
-        self._prune()
+        with self._lock:
+            # The hash is taken before the log: should the chain be reorganised in between, the mark is wrong and the
+            # next update reads those blocks again.
+            head = self._web3.eth.get_block("latest")
+            mark = (head["number"], bytes(head["hash"]))
+            if self._marks and self._marks[-1] == mark:
+                return
+            first = self._rewind() + 1
+            found = fetch_events(
+                self._web3,
+                self._deployment,
+                from_block=first,
+                to_block=mark[0],
+                names={_STARTED, _MOVED, _ENDED},
+                artifacts=self._artifacts,
+            )
+            # All or nothing: an answer that breaks off must not leave half of what is then asked for again.
+            for event in list(found):
+                self._events.setdefault(int(str(event.arguments["game"])), []).append(event)
+            if mark[0] >= first:
+                self._marks.append(mark)
+            self._prune()
 
     def games(self) -> list[int]:
         """Numbers of all games, oldest first."""
-        return sorted(self._events)
+        with self._lock:
+            return sorted(self._events)
 
     def view(self, game: int, *, deadline: int) -> GameView | None:
         """A game as its last events leave it; None where the log has none that says a position.
 
         Args:
             deadline: of the side to move, as the contract has it.
+
+        Raises:
+            ChainError: the node's log holds what is no position.
         """
-        events = self._events.get(game, [])
+        with self._lock:
+            events = list(self._events.get(game, []))
         told = [event for event in events if event.name != _ENDED]
         if not told:
             return None
         last, end = told[-1], events[-1] if events[-1].name == _ENDED else None
         posted = last.arguments.get("posted", b"")
-        outcome = Outcome.RUNNING if end is None else Outcome(int(str(end.arguments["outcome"])))
+        outcome = Outcome.RUNNING if end is None else _outcome(end)
         winner = None if end is None else str(end.arguments["winner"])
         return GameView(
             position=Position.from_abi(last.arguments["position"]),
@@ -119,3 +132,14 @@ class GameLog:
             passed = bisect_right(events, oldest, key=lambda event: event.block_number)
             last_told = max((at for at in range(passed) if events[at].name != _ENDED), default=0)
             del events[:last_told]
+
+
+def _outcome(end: Event) -> Outcome:
+    value = int(str(end.arguments["outcome"]))
+    try:
+        return Outcome(value)
+    except ValueError:
+        raise ChainError(
+            f"The log that the node gives of game {end.arguments['game']} has an outcome {value}, which there is not.",
+            remedy="Name another node with --rpc-url.",
+        ) from None

@@ -21,7 +21,7 @@ from ledger.disputes.positions import (
     points_of,
     view_width,
 )
-from ledger.errors import SpecificationError
+from ledger.errors import ChainError
 
 MOVES: tuple[type[AbiRecord], ...] = get_args(Move)
 RECORDS = [
@@ -55,7 +55,7 @@ def test_from_abi_takes_what_web3_decodes_by_name() -> None:
     ids=["empty", "short", "cut", "few", "no-names", "none", "number", "nones"],
 )
 def test_from_abi_broken_position_is_an_error(broken: Any) -> None:
-    with pytest.raises(SpecificationError, match="What should be a Position of a dispute cannot be read"):
+    with pytest.raises(ChainError, match="What should be a Position of a dispute cannot be read"):
         Position.from_abi(broken)
 
 
