@@ -145,7 +145,7 @@ contract StepReferee is IStepReferee {
         returns (uint256)
     {
         uint256 given = evidence.sources.length;
-        if (given != 1) _needSources(evidence, 2);
+        if (given == 0) _needSources(evidence, 1);
         uint256 row = uint32(_operand(scene, one, evidence.sources[given - 1], 1));
         // From 2**31 on the word is a negative number.
         bool inside = row < one.wordAt(one.attributes) && row < 1 << 31;
