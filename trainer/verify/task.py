@@ -196,7 +196,7 @@ class TaskVerifier:
     def _replay(self, entry: Checkpoint) -> tuple[ReplayResult | None, str]:
         """The replay, or why there is none."""
         try:
-            base = self._state_before(entry.round)
+            base = self.state_before(entry.round)
         except DataError as error:
             return None, f"its base cannot be had: {error.problem}"
         return self._run(base, entry), ""
@@ -213,9 +213,19 @@ class TaskVerifier:
         assert result is not None  # nothing was given that could stop it
         return result
 
-    def _state_before(self, number: int) -> State:
-        """The state that a round starts from: just replayed, stored, or replayed from the nearest one that is."""
-        wanted = self._claims[number].entry.parent
+    def base_root(self, number: int) -> bytes:
+        """Root of the state that a round starts from: a round with a result, or the one after the last."""
+        if number < len(self._claims):
+            return self._claims[number].entry.parent
+        return self._claims[-1].entry.state_root if self._claims else self._materials.task.parameters.initial_state_root
+
+    def state_before(self, number: int) -> State:
+        """The state that a round starts from: just replayed, stored, or replayed from the nearest one that is.
+
+        Raises:
+            DataError: neither the store has it, nor what it could be replayed from.
+        """
+        wanted = self.base_root(number)
         if self._at is not None and self._at[0] == wanted:
             return self._at[1]
         self._at = None
@@ -233,9 +243,8 @@ class TaskVerifier:
     def _nearest(self, number: int) -> tuple[int, State]:
         """The last round up to `number` whose base is in the store, and that state."""
         for first in range(number, -1, -1):
-            root = self._claims[first].entry.parent
             try:
-                return first, load_state(self._materials.store, root, self._materials.layout)
+                return first, load_state(self._materials.store, self.base_root(first), self._materials.layout)
             except (BlobMissing, BlobCorrupt):
                 if first == 0:
                     raise

@@ -1,0 +1,182 @@
+"""The true values of disputed segments: everything that they take is fetched, checked, and kept for the next move."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.canonical import root_hex
+from ledger.disputes.positions import Matter
+from ledger.errors import BlobCorrupt, BlobMissing, DataError
+from ledger.types import Slot, Task
+from trainer.checkpoints import load_state
+from trainer.dispute.journal import FolderKeeper, forget_journals
+from trainer.dispute.truth import SegmentTruth
+from trainer.engine.engines import Engine, ReferenceEngine
+from trainer.engine.state import State
+from trainer.materials import Materials, open_materials
+from trainer.verify.task import TaskVerifier, claims_of
+from trainer.worker.ports import ChainReader
+
+_SPACED = 8  # states of a segment that are kept on disk
+_SEGMENTS = 2  # whose values are kept in memory; journals of a few more stay on disk
+_JOURNALS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What a submission is about: the same segment, the same values, whoever submitted or challenged it."""
+
+    task: int
+    round: int
+    slot: int
+    steps: int
+    base: bytes
+    task_program: bytes
+    dataset: bytes
+
+    @staticmethod
+    def of_matter(matter: Matter) -> Segment:
+        """The segment of a game."""
+        return Segment(
+            task=matter.task,
+            round=matter.round,
+            slot=matter.slot,
+            steps=matter.steps,
+            base=matter.base,
+            task_program=matter.task_program,
+            dataset=matter.dataset,
+        )
+
+    @staticmethod
+    def of_slot(task: Task, slot: Slot, base: bytes) -> Segment:
+        """The segment of a submission."""
+        return Segment(
+            task=slot.task,
+            round=slot.round,
+            slot=slot.slot,
+            steps=slot.steps,
+            base=base,
+            task_program=task.parameters.program_root,
+            dataset=task.parameters.dataset_root,
+        )
+
+    @property
+    def folder_name(self) -> str:
+        """Names the values alone, so that it is the same on every chain."""
+        text = b"".join((self.base, self.task_program, self.dataset, self.steps.to_bytes(4, "big")))
+        return hashlib.sha256(text + self.slot.to_bytes(4, "big")).hexdigest()[:32]
+
+
+class SegmentSource:
+    """Gives `SegmentTruth`s, the last few of which stay at hand.
+
+    Args:
+        store_url: one's own store, where everything is looked for. cache: of downloads, may be shared.
+        journals: folder for states of segments, which nobody else writes to.
+        engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
+    """
+
+    def __init__(self, chain: ChainReader, *, store_url: str, cache: Path, journals: Path, engine: Engine) -> None:
+        self._chain = chain
+        self._store_url, self._cache, self._journals = store_url, cache, journals
+        self._engine = engine
+        self._materials: OrderedDict[int, Materials] = OrderedDict()
+        self._truths: OrderedDict[Segment, SegmentTruth] = OrderedDict()
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the steps now."""
+        return self._engine
+
+    def truth(self, segment: Segment) -> SegmentTruth:
+        """The values of a segment; computed when they are asked for.
+
+        Raises:
+            DataError: the programs, the data set or the base are missing or damaged.
+            SpecificationError: the task cannot be run.
+            ChainError: the chain does not answer, or contradicts itself.
+        """
+        if segment not in self._truths:
+            self._truths[segment] = self._made(segment)
+        self._truths.move_to_end(segment)
+        while len(self._truths) > _SEGMENTS:
+            self._truths.popitem(last=False)
+        return self._truths[segment]
+
+    def fresh(self, segment: Segment) -> SegmentTruth:
+        """The same values computed from the beginning, from nothing that was kept."""
+        materials = self._materials_of(segment)
+        base = self._base(segment, materials)
+        return SegmentTruth(
+            materials.program, materials.dataset, base, steps=segment.steps, slot=segment.slot, engine=self._engine
+        )
+
+    def materials(self, segment: Segment) -> Materials:
+        """What the segment's task consists of. Raises as `truth`."""
+        return self._materials_of(segment)
+
+    def distrust(self) -> bool:
+        """Goes on with the reference engine, and forgets what another one has computed. False if there is none left."""
+        if self._engine.is_reference:
+            return False
+        self._engine = ReferenceEngine()
+        self._truths.clear()
+        forget_journals(self._journals, keep=0)
+        return True
+
+    def _made(self, segment: Segment) -> SegmentTruth:
+        materials = self._materials_of(segment)
+        forget_journals(self._journals, keep=_JOURNALS)
+        keeper = FolderKeeper(
+            self._journals / segment.folder_name,
+            materials.layout,
+            spacing=max(1, -(-(segment.steps + 1) // _SPACED)),
+        )
+        return SegmentTruth(
+            materials.program,
+            materials.dataset,
+            self._base(segment, materials),
+            steps=segment.steps,
+            slot=segment.slot,
+            engine=self._engine,
+            keeper=keeper,
+        )
+
+    def _materials_of(self, segment: Segment) -> Materials:
+        known = self._materials.get(segment.task)
+        if known is None or not _fits(known, segment):
+            known = open_materials(self._chain, segment.task, self._store_url, self._cache)
+            if not _fits(known, segment):
+                raise DataError(
+                    f"Task {segment.task} has not the programs and data that its dispute is about.",
+                    remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
+                )
+        self._materials[segment.task] = known
+        self._materials.move_to_end(segment.task)
+        while len(self._materials) > _SEGMENTS:
+            self._materials.popitem(last=False)
+        return known
+
+    def _base(self, segment: Segment, materials: Materials) -> State:
+        """The state that the segment starts from: from the store, or replayed from an earlier one."""
+        try:
+            return load_state(materials.store, segment.base, materials.layout, self._journals / segment.folder_name)
+        except (BlobMissing, BlobCorrupt):
+            task = self._chain.task(segment.task)
+            if segment.round == 0 or task.current_round < segment.round:
+                raise
+            verifier = TaskVerifier(materials, claims_of(self._chain, task), engine=self._engine)
+            if verifier.base_root(segment.round) != segment.base:
+                raise DataError(
+                    f"Round {segment.round} of task {segment.task} does not start from {root_hex(segment.base)}.",
+                    remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
+                ) from None
+            return verifier.state_before(segment.round)
+
+
+def _fits(materials: Materials, segment: Segment) -> bool:
+    parameters = materials.task.parameters
+    return (parameters.program_root, parameters.dataset_root) == (segment.task_program, segment.dataset)
