@@ -55,7 +55,7 @@ class Engine(Protocol):
 
     @property
     def is_reference(self) -> bool:
-        """Whether checking it against the reference would compare the reference with itself."""
+        """Whether checking it against the reference on the processor would compare that with itself."""
 
     def open(self, built: BuiltProgram) -> Run:
         """A run of a checked program; memory is taken here."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ledger.errors import ResourceError, ToolMissing
 from trainer.engine.exact.fast import CompiledProgram, write_source
+from trainer.native.kept import own_folder, seal, whole
 from trainer.program.exact import Program
 
 # No contraction and nothing that reassociates; what is switched off can only change flags that nobody reads.
@@ -36,7 +37,6 @@ FLAGS = (
     "-w",
 )
 _SHOWN = 2_000  # characters of a compiler's complaint
-_DIGEST = 32  # bytes after a library's own; the loader does not look there
 
 
 class Units(Protocol):
@@ -132,21 +132,24 @@ def build_library(source: Units, folder: Path, compiler: Compiler, *, timeout: f
     """
     target = folder / f"{source.key}-{compiler.identity[:16]}.so"
     try:
-        if _is_whole(target):
-            return target
-        _build(source, target, compiler, time.monotonic() + timeout)
+        if whole(target) is None:
+            _build(source, target, compiler, time.monotonic() + timeout)
     except OSError as error:
-        raise ResourceError(
-            f"Compiled programs cannot be kept in {folder}: {error.strerror}.",
-            remedy="Free some space there, or name another folder with TRAINLEDGER_LIBRARIES.",
-        ) from error
+        raise folder_fault(folder, error) from error
     return target
+
+
+def folder_fault(folder: Path, error: OSError) -> ResourceError:
+    """What is told of a folder that cannot be read or written."""
+    return ResourceError(
+        f"Compiled programs cannot be kept in {folder}: {error.strerror}.",
+        remedy="Free some space there, or name another folder with TRAINLEDGER_LIBRARIES.",
+    )
 
 
 def _build(source: Units, target: Path, compiler: Compiler, deadline: float) -> None:
     folder = target.parent
-    # Libraries are run, so nobody else may put one there.
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as place:
         objects = []
         for number, text in enumerate(source.units):
@@ -160,19 +163,8 @@ def _build(source: Units, target: Path, compiler: Compiler, deadline: float) -> 
         library = Path(place) / "program.so"
         linked = [compiler.path, "-shared", "-pthread", *objects, "-o", str(library), "-lm"]
         _output(linked, deadline - time.monotonic())
-        with library.open("r+b") as file:
-            digest = hashlib.sha256(file.read()).digest()
-            file.write(digest)
+        seal(library)
         os.replace(library, target)
-
-
-def _is_whole(library: Path) -> bool:
-    """Whether a file ends with the SHA-256 of the rest: a loader would die of one that is cut short."""
-    try:
-        data = library.read_bytes()
-    except FileNotFoundError:
-        return False
-    return hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:]
 
 
 def _output(command: Sequence[str], timeout: float) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from ledger.errors import SpecificationError
+from ledger.errors import MachineFault, SpecificationError
 from trainer.engine.devices import check_device
 from trainer.engine.engines import Engine, ReferenceEngine, ReferenceRun, Run
 from trainer.engine.exact.backends import admitted_backends, fastest
 from trainer.engine.exact.fast import CompiledProgram, Source, write_source
 from trainer.engine.exact.fast.runner import MOST_THREADS
 from trainer.native.compiler import Compiler, CompilerError, find_compiler, open_library
+from trainer.native.cuda import DriverError, open_cuda
 from trainer.program.exact import BuiltProgram, program_root
 
 Notice = Callable[[str], None]
@@ -84,9 +85,7 @@ def choose_engine(
     check_device(device)
     threads = threads or available_threads()
     if device != "cpu":
-        target = torch.device(device)
-        admitted = [name for name, fault in admitted_backends(target).items() if not fault]
-        return ReferenceEngine(device, backend=fastest(admitted, target) if admitted else None)
+        return _engine_of_gpu(device, folder, reference=reference, notice=notice)
     if reference:
         return ReferenceEngine(threads=threads)
     try:
@@ -95,3 +94,16 @@ def choose_engine(
         notice(f"{error.problem} That is slow: install gcc.")
         return ReferenceEngine(threads=threads)
     return CompiledEngine(folder, threads=threads, compiler=compiler, notice=notice)
+
+
+def _engine_of_gpu(device: str, folder: Path, *, reference: bool, notice: Notice) -> Engine:
+    target = torch.device(device)
+    admitted = [name for name, fault in admitted_backends(target).items() if not fault]
+    slow = ReferenceEngine(device, backend=fastest(admitted, target) if admitted else None)
+    if reference:
+        return slow
+    try:
+        return open_cuda(device, folder, slow=slow, notice=notice)
+    except (CompilerError, DriverError, MachineFault) as error:
+        notice(f"{error.problem} Programs run on the reference interpreter on {device}, which is slow.")
+        return slow

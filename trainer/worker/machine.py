@@ -18,6 +18,8 @@ from trainer.program.exact import BuiltProgram, DType, ProgramBuilder, Role, cos
 # Old programs' speeds are dropped beyond this many, oldest first.
 _REMEMBERED = 200
 _PROBE, _PROBE_SECONDS = 128, 0.2
+# A GPU is through with the small probe as soon as it has begun; then a large one tells how fast it is.
+_LARGE_PROBE, _NO_TIME = 2048, 2e-4
 
 
 def free_memory(device: str = "cpu") -> int | None:
@@ -44,10 +46,11 @@ def _memory_limit() -> int:
     return 2**63 if limit == "max" else max(0, int(limit) - used)
 
 
-def probe() -> BuiltProgram:
-    """A small program of products and element-wise work, to learn an engine's speed with."""
+def probe(size: int = _PROBE) -> BuiltProgram:
+    """A program of products of matrices of a size and element-wise work, to learn an engine's speed with."""
     build = ProgramBuilder(Role.MERGE)
-    build.state("x", DType.FLOAT32, (_PROBE, _PROBE))
+    build.state("x", DType.FLOAT32, (size, size))
+    build.state("waited.for", DType.INT64, ())
     x = build.load("x")
     for _ in range(4):
         x = build.pointwise(function_kernel("gelu"), build.matmul(x, x, (13, 13)), dtype=DType.FLOAT32)
@@ -57,16 +60,25 @@ def probe() -> BuiltProgram:
 
 def measure_flops(engine: Engine) -> float:
     """Operations a second (`Cost.flops`) of an engine at the probe: takes a moment."""
-    built = probe()
+    rate, seconds = _measured(engine, _PROBE)
+    return rate if seconds > _NO_TIME else max(rate, _measured(engine, _LARGE_PROBE)[0])
+
+
+def _measured(engine: Engine, size: int) -> tuple[float, float]:
+    """Operations a second, and seconds of a run."""
+    built = probe(size)
     run = engine.open(built)
-    run.load([torch.eye(_PROBE)])
+    run.load([torch.eye(size), torch.tensor(0)])
     run.step()
+    run.tensor(1)
     began = time.perf_counter()
     steps = 0
     while time.perf_counter() - began < _PROBE_SECONDS:
         run.step()
+        run.tensor(1)  # waits for a GPU, which works on its own
         steps += 1
-    return cost_of(built.program).flops * steps / (time.perf_counter() - began)
+    seconds = (time.perf_counter() - began) / steps
+    return cost_of(built.program).flops / seconds, seconds
 
 
 class SpeedRecord:

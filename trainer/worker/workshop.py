@@ -11,7 +11,7 @@ from pathlib import Path
 from ledger.amounts import format_tokens
 from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
-from trainer.engine.engines import Engine
+from trainer.engine.engines import Engine, ReferenceEngine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
 from trainer.materials import Description, Materials, fetch_description, fetch_materials
@@ -34,7 +34,8 @@ _TRIAL_STEPS = 4
 _HOPELESS = 8
 # Nothing can interrupt a single run of a program, so one that seems to take so many seconds is not begun either.
 _LONGEST_RUN = 86_400.0
-# One run of each round is repeated on the reference interpreter, which is so many times slower: 60 to 80 were measured.
+# One run of each round is repeated on the reference interpreter, which is so many times slower than a compiled program
+# on the same processor: 60 to 80 were measured.
 _REFERENCE_SLOWER = 100
 # Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
 _STATES_ON_DISK = 4
@@ -254,8 +255,10 @@ class Workshop:
         parameters = materials.task.parameters
         needed = estimate(materials.program)
         rate = self._speeds.flops_per_second(self._engine)
-        single = max(needed.work_per_step, needed.work_to_measure) / rate
-        repeated = 0.0 if self._engine.is_reference else single * _REFERENCE_SLOWER
+        longest = max(needed.work_per_step, needed.work_to_measure)
+        single, repeated = longest / rate, 0.0
+        if not self._engine.is_reference:
+            repeated = longest / self._reference_rate(rate)
         whole = (needed.work_per_step * parameters.steps_per_round + needed.work_to_measure) / rate + repeated
         if whole > _HOPELESS * parameters.lease_seconds:
             flops = needed.flops_per_step * parameters.steps_per_round + needed.flops_to_measure
@@ -273,6 +276,12 @@ class Workshop:
                 (parameters.lease_seconds,),
             )
         return None
+
+    def _reference_rate(self, rate: float) -> float:
+        """Operations a second of the reference, which is on the processor whatever the engine is on."""
+        if self._options.device == "cpu":
+            return rate / _REFERENCE_SLOWER
+        return self._speeds.flops_per_second(ReferenceEngine())
 
     def _measure(self, materials: Materials, state: State) -> float:
         """Runs a few steps and one evaluation, and spreads the evaluation over a round's steps. Seconds per step.

@@ -110,7 +110,7 @@ def _prototype(name: str) -> str:
 
 
 def _function_units(names: dict[str, str]) -> list[str]:
-    head = "".join(map(_native, ("processor.h", "words.h", "blocks.h")))
+    head = "".join(map(_native, ("processor.h", "words.h", "product.h", "blocks.h")))
     units, held, size = [head + _native("product.c")], list[str](), 0
     for text, name in names.items():
         function = f"{_prototype(name)}\n{{\n    {_OPENING}\n{text}\n}}\n"

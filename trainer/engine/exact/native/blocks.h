@@ -1,4 +1,4 @@
-/* What C units have besides words.h: shares of threads, products and transpositions. */
+/* What C units have besides words.h and product.h: shares of threads, and transpositions. */
 
 /* The part [*from, *to) of `count` pieces of work that belongs to thread t of n. */
 INLINE void share(ptrdiff_t count, int t, int n, ptrdiff_t *from, ptrdiff_t *to)
@@ -7,13 +7,6 @@ INLINE void share(ptrdiff_t count, int t, int n, ptrdiff_t *from, ptrdiff_t *to)
     *to = (ptrdiff_t)((__int128)count * (t + 1) / n);
 }
 
-/* A product of quantised rows: see product.c. Strides count elements; *_batch hold one for each batch axis. */
-struct product {
-    ptrdiff_t batches, extents[4], rows, columns, length;
-    ptrdiff_t a_batch[4], a_row, b_batch[4], b_column, sa_batch[4], sa_row, sb_batch[4], sb_column;
-    int a_bytes, b_bytes;       /* of an element: 1 or 2 */
-    ptrdiff_t slice;            /* so many products fit 32 bits */
-};
 void tl_product(int t, int n, const struct product *p, float *out, const void *a, const void *b, const float *sa,
                 const float *sb, char *scratch);
 

@@ -6,6 +6,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+typedef ptrdiff_t tl_index;
+
 INLINE uint32_t bits_of(float x) { uint32_t word; memcpy(&word, &x, 4); return word; }
 INLINE float float_of(uint32_t word) { float x; memcpy(&x, &word, 4); return x; }
 

@@ -7,16 +7,6 @@
 
 enum { PANEL = 64, TILE = 6 };
 
-static ptrdiff_t offset_of(const struct product *p, const ptrdiff_t *strides, ptrdiff_t index)
-{
-    ptrdiff_t at = 0;
-    for (int axis = 3; axis >= 0; axis--) {
-        at += index % p->extents[axis] * strides[axis];
-        index /= p->extents[axis];
-    }
-    return at;
-}
-
 /* 16-bit pairs (2k, 2k + 1) of up to PANEL columns beside each other; zeros fill up columns and an odd K. */
 static void pack_columns(const struct product *p, const void *b, ptrdiff_t columns, int32_t *packed)
 {

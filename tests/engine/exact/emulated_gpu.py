@@ -1,0 +1,88 @@
+"""Programs as CUDA on a processor: g++ compiles their very text with cuda_emulator.h, and fibers are the threads."""
+
+import ctypes
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from trainer.engine.exact.cuda import CudaProgram, CudaSource, Launch, Run, Unit, write_cuda
+from trainer.engine.exact.fast.plan import Base
+from trainer.program.exact import Program
+
+_EMULATOR = (Path(__file__).parent / "cuda_emulator.h").read_text()
+# What a GPU faults on, words that are not where they may be, ends the process here too.
+_FLAGS = ["-std=c++17", "-march=native", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-w"]
+_FLAGS += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error", "-fPIC", "-shared"]
+
+
+class Emulated:
+    """The kernels of a source.
+
+    Args:
+        tensor: with the instruction of tensor cores, or with dp4a.
+        quickly: compiled without any optimisation, which is worth its time only for much work.
+    """
+
+    def __init__(self, source: CudaSource, folder: Path, *, tensor: bool, quickly: bool) -> None:
+        self._kernels = {}
+        for unit in source.units:
+            library = _library(unit, folder, tensor=tensor, flags=[*_FLAGS, "-O0" if quickly else "-O1"])
+            for number, name in enumerate(unit.kernels):
+                self._kernels[name] = (library.tl_emulate, number)
+
+    def prepare(self, launches: Sequence[Launch], bases: Sequence[int]) -> Run:
+        calls = []
+        for one in launches:
+            call, number = self._kernels[one.kernel]
+            addresses = [bases[base] + at for base, at in one.addresses]
+            given = (ctypes.c_uint64 * 19)(*addresses, *(18 - len(addresses)) * [0], one.first)
+            calls.append((call, number, given, one.blocks, one.threads))
+
+        def run() -> None:
+            for call, number, given, blocks, threads in calls:
+                call(number, given, blocks, threads)
+
+        return run
+
+
+def emulated_program(
+    program: Program,
+    constants: Sequence[torch.Tensor],
+    folder: Path,
+    *,
+    keep: bool = False,
+    tensor: bool = False,
+    quickly: bool = True,
+) -> CudaProgram:
+    """A checked program on the emulator."""
+    source = write_cuda(program, keep=keep)
+    kernels = Emulated(source, folder, tensor=tensor, quickly=quickly)
+    return CudaProgram(program, constants, source, kernels, device="cpu")
+
+
+def _library(unit: Unit, folder: Path, *, tensor: bool, flags: list[str]) -> ctypes.CDLL:
+    cases = "\n".join(
+        f"    case {number}: tl_launch(tl_start<{name}>, given, blocks, threads); break;"
+        for number, name in enumerate(unit.kernels)
+    )
+    text = (
+        f"{_EMULATOR}\n#define TL_TENSOR {int(tensor)}\n{unit.text}\n"
+        "template <void (*kernel)(struct tl_given)> static void tl_start(const void *given)\n"
+        "{ kernel(*(const struct tl_given *)given); }\n"
+        # A section that is there even where no kernel has shared memory.
+        "__shared__ char tl_some[1];\n"
+        'extern "C" void tl_emulate(int number, const void *given, unsigned blocks, unsigned threads)\n'
+        f"{{\n    tl_some[0] = 0;\n    switch (number) {{\n{cases}\n    }}\n}}\n"
+    )
+    path = folder / f"{hashlib.sha256(' '.join([text, *flags]).encode()).hexdigest()[:32]}.so"
+    if not path.exists():
+        file = path.with_suffix(".cpp")
+        file.write_text(text)
+        subprocess.run(["g++", *flags, str(file), "-o", str(path)], check=True, timeout=240)
+    return ctypes.CDLL(str(path))
+
+
+assert len(Base) == 6  # all of which a launch may name
