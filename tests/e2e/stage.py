@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_utils.crypto import keccak
+from small_programs import LIBRARIES
 from typer.testing import CliRunner, Result
 
 from ledger.anvil import LocalChain
@@ -30,6 +31,7 @@ from trainer.cli.main import app
 
 ETHER = TOKEN = 10**18
 TEXT = "".join(f"line {n}: the {'quick' if n % 3 else 'lazy'} fox jumps over {n % 7} dogs.\n" for n in range(1500))
+# A schedule of its own, or every length of task would be another program to compile.
 TASK_FILE = """
 [task]
 title = "A tiny task"
@@ -65,6 +67,7 @@ width = 16
 
 [program.schedule]
 learning_rate = 0.01
+total_steps = 120
 """
 
 
@@ -141,6 +144,8 @@ class Stage:
             "TRAINLEDGER_SNAPSHOT_SECONDS": "0.1",
             # Programs so small gain nothing from threads, and several workers share the machine.
             "TRAINLEDGER_THREADS": "1",
+            # A name says all that is in a library, so one that another test had compiled is the same.
+            "TRAINLEDGER_LIBRARIES": str(LIBRARIES),
             "PYTHONUNBUFFERED": "1",
         }
         return kept | known | ({"TRAINLEDGER_PRIVATE_KEY": _key(account)} if account else {}) | more

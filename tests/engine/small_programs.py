@@ -16,6 +16,7 @@ from trainer.program.description import ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.program.tracing.tasks import trace_task
 
+LIBRARIES = Path(__file__).resolve().parents[2] / "build" / "libraries"
 TEXT = ("the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. " * 120).encode()
 
 
@@ -62,8 +63,7 @@ def text_of(
 @functools.lru_cache(maxsize=4)
 def engine(threads: int = 1) -> Engine:
     """The engine that users have, with libraries that all tests share."""
-    folder = Path(__file__).resolve().parents[2] / "build" / "libraries"
-    return choose_engine("cpu", folder, threads=threads, notice=_no_notice)
+    return choose_engine("cpu", LIBRARIES, threads=threads, notice=_no_notice)
 
 
 def _no_notice(text: str) -> None:
