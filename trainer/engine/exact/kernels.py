@@ -11,6 +11,7 @@ import operator
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -120,6 +121,11 @@ class Kernel:
 
     def encode(self) -> bytes:
         """Eight bytes an instruction: operation, zero, three big-endian u16; a CONST has its word in the last four."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        # Kept, because layers repeat their kernels, and every root and file of a program is made of them.
         words = []
         for one in self.instructions:
             b, c = (one.word >> 16, one.word & 0xFFFF) if one.op is Op.CONST else (one.b, one.c)

@@ -6,6 +6,7 @@ What needs no input (masks, positions, rotary tables) is computed here, once, an
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -197,11 +198,8 @@ def capture_function(function: Callable[..., tuple[Tensor, ...]], *examples: Ten
 
 def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor], entered: list[str]) -> GraphModule:
     """The raw graph. Nothing is computed: tensors are traced by shape, so this takes seconds and little memory."""
-    table = {**core_aten_decompositions(), **get_decompositions(list(_DECOMPOSED))}
-    for kept in _KEPT:
-        table.pop(kept, None)
     traced = make_fx(
-        functionalize(function), decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True
+        functionalize(function), decomposition_table=_decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True
     )
     try:
         return traced(*values)
@@ -222,6 +220,15 @@ def _trace(function: Callable[..., tuple[Tensor, ...]], values: list[Tensor], en
             module=module,
             remedy="Write its forward with ordinary operators, or choose the model's plain implementation of it.",
         ) from error
+
+
+@functools.cache
+def _decompositions() -> dict[OpOverload, Callable[..., Any]]:
+    """What is traced as other operators. Made once, because PyTorch takes a tenth of a whole trace to make it."""
+    table = {**core_aten_decompositions(), **get_decompositions(list(_DECOMPOSED))}
+    for kept in _KEPT:
+        table.pop(kept, None)
+    return table
 
 
 def _inside(entered: Sequence[str]) -> tuple[str, str]:
