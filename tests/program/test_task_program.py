@@ -14,6 +14,7 @@ from ledger.errors import SpecificationError
 from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.materials import fetch_program, publish_program
 from trainer.program.description import ProgramDescription
+from trainer.program.estimate import estimate
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role, Value, check_program, program_root
 from trainer.program.exact.operations import ConstantTensor
 from trainer.program.layout import HELDOUT_LOSS, STEP
@@ -257,7 +258,7 @@ def test_batches_of_and_tokens_per_step() -> None:
     ]
     assert task(training, built(Role.EVALUATE, layout)).tokens_per_step == 20
     assert task().tokens_per_step == 0
-    assert task().flops_per_step == 6 + 1  # six products, and the counter
+    assert estimate(task()).flops_per_step == 6 + 1  # six products, and the counter
 
 
 def test_constants_of_more_bytes_than_the_limit_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ledger.errors import SpecificationError
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_root, seal
 from trainer.engine.exact.kernels import Instruction, Kernel, Op
-from trainer.program.exact import BuiltProgram, DType, Part, Program, Role, cost_of, program_root
+from trainer.program.exact import BuiltProgram, DType, Part, Program, Role, program_root
 from trainer.program.exact.operations import Batch, ConstantTensor, Load, Pointwise
 from trainer.program.fields import Fields
 from trainer.program.layout import (
@@ -183,11 +183,6 @@ class TaskProgram:
     def tokens_per_step(self) -> int:
         """Training tokens that a step reads: each of them once as an input, whatever else it is read as."""
         return max((samples * length for _, samples, length, _ in batches_of(self.training.program)), default=0)
-
-    @cached_property
-    def flops_per_step(self) -> int:
-        """Floating-point and integer operations of one training step (`Cost.flops`)."""
-        return cost_of(self.training.program).flops
 
 
 def batches_of(program: Program) -> list[tuple[Part, int, int, int]]:

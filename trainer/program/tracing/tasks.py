@@ -12,7 +12,7 @@ from trainer.program.description import Precision, ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.program.tracing.capture import Logits, Loss
 from trainer.program.tracing.generation import trace_generation
-from trainer.program.tracing.training import trace_description
+from trainer.program.tracing.training import own_loss, trace_description
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,7 @@ def trace_model(
 def trace_task(description: ProgramDescription, *, windows: int, precision: Precision | None = None) -> TaskProgram:
     """The programs of a task on one of the project's own models; see `trace_model`."""
     model = build_model(description.model, vocabulary=description.vocabulary, context=description.context)
-    return trace_model(Traceable(model, _loss, _logits), description, windows=windows, precision=precision)
-
-
-def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    loss: Tensor = model(inputs, targets)
-    return loss
+    return trace_model(Traceable(model, own_loss, _logits), description, windows=windows, precision=precision)
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:

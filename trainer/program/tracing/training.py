@@ -126,7 +126,7 @@ def trace_description(
         precision: in place of the description's.
     """
     model = model or build_model(description.model, vocabulary=description.vocabulary, context=description.context)
-    loss = loss or _own_loss
+    loss = loss or own_loss
     precision = precision or description.precision
     training = trace_training(
         model,
@@ -150,7 +150,8 @@ def trace_description(
     return training, evaluation
 
 
-def _own_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+def own_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of the project's own models, which they give when called."""
     loss: Tensor = model(inputs, targets)
     return loss
 
