@@ -12,40 +12,13 @@ from typing import Any
 
 import pytest
 from trainer_cli import FakeClient, TrainerCommands, make_commands
-from worker_bench import TEXT
+from worker_bench import write_task_file
 from worker_fakes import ALICE, BOB, TOKEN, FakeChain, kinds, submitted
 
 from ledger.atomic import release_lock, try_lock
 from ledger.performance import float_bits
 from ledger.types import Admission, SlotStatus
 from trainer.commit.states import state_root
-
-FILE = """
-[task]
-title = "t"
-rounds = 3
-steps_per_round = 5
-[reward]
-slot_reward = "2.5"
-bond = "1"
-lease_fee = "0"
-target_loss = 2.0
-[timing]
-lease_seconds = 10
-challenge_window_seconds = 20
-[data]
-source = "text.txt"
-[program]
-context = 8
-batch_size = 2
-evaluation_windows = 4
-evaluation_batch = 4
-[program.model]
-kind = "transformer"
-layers = 1
-heads = 1
-width = 8
-"""
 
 
 @pytest.fixture
@@ -55,9 +28,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerCommands
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "text.txt").write_bytes(TEXT)
-    (tmp_path / "task.toml").write_text(FILE)
-    return tmp_path / "task.toml"
+    return write_task_file(tmp_path, rounds=3, losses="target_loss = 2.0")
 
 
 def named(said: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
@@ -185,7 +156,8 @@ def test_worker_on_anothers_stake_says_so(commands: TrainerCommands) -> None:
 def test_worker_interrupted_keeps_its_work_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    commands = make_commands(tmp_path, monkeypatch, steps=700)
+    steps = 1100  # training asks whether to stop after 1000 at the latest
+    commands = make_commands(tmp_path, monkeypatch, steps=steps)
     real = FakeClient.claim
 
     def claim_and_signal(client: FakeClient, *arguments: Any, **options: Any) -> None:
@@ -205,7 +177,7 @@ def test_worker_interrupted_keeps_its_work_and_goes_on(
     said = commands.events("--once")
     (resumed,) = named(said, "resumed")
     assert (resumed["task"], resumed["round"]) == (1, 0)
-    assert 0 < resumed["step"] < 700
+    assert 0 < resumed["step"] < steps
     assert submitted(commands.ledger) == [state_root(commands.tiny.states(1)[1].values())]
     assert kinds(commands.ledger) == ["claim", "submit", "finalise"]
 
@@ -234,7 +206,7 @@ def test_worker_wrong_questions(commands: TrainerCommands) -> None:
 
 def test_worker_second_one_of_the_same_account_refused(commands: TrainerCommands) -> None:
     folder = commands.home / "workers" / ALICE.lower()
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     held = try_lock(folder / "lock")
     assert held is not None
     (folder / "lock").write_text("4242\n")
@@ -324,14 +296,14 @@ def test_task_create_refuses_before_anything_is_prepared(
 def test_task_create_wrong_file_names_the_field(
     commands: TrainerCommands, file: Path, old: str, new: str, problem: str
 ) -> None:
-    file.write_text(FILE.replace(old, new))
+    file.write_text(file.read_text().replace(old, new))
     commands.client.balance = 10**9 * TOKEN
     assert commands.fail(2, "task", "create", str(file))["problem"].startswith(problem)
     assert commands.client.task_count() == 1
 
 
 def test_demo_task_file_that_cannot_be_played_is_refused_before_a_chain_starts(tmp_path: Path, file: Path) -> None:
-    file.write_text(FILE.replace("rounds = 3", "rounds = 1"))
+    file.write_text(file.read_text().replace("rounds = 3", "rounds = 1"))
     command = [sys.executable, "-m", "trainer.cli", "demo", "--json", "--home", str(tmp_path / "d"), "--task-file"]
     for path, problem in (
         (file, "task.rounds is 1, and the demonstration has 2 workers to pay."),

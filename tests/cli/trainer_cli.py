@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_programs import engine
 from typer.testing import CliRunner, Result
-from worker_bench import IDENTITY, TinyTask, publish_tiny_task
+from worker_bench import IDENTITY, TinyTask, note_general_speed, publish_tiny_task
 from worker_fakes import ALICE, TOKEN, FakeChain, FakeLedger
 
 from ledger.cli.common import CommandContext
@@ -73,6 +74,7 @@ class TrainerCommands:
             "TRAINLEDGER_STORE": str(self.store),
             "TRAINLEDGER_POLL_SECONDS": "0.01",
             "TRAINLEDGER_SNAPSHOT_SECONDS": "100",
+            "TRAINLEDGER_THREADS": "1",
         }
         return CliRunner().invoke(app, list(words), env={**known, **more}, prog_name="trainledger")
 
@@ -121,6 +123,7 @@ def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int =
     ledger, tiny = FakeLedger(), publish_tiny_task(folder / "store", rounds=2, steps=steps)
     ledger.post(tiny.parameters, str(folder / "store"))
     ledger.stake(ALICE, 20 * TOKEN)
+    note_general_speed(folder / "home", ALICE, engine())
     made = TrainerCommands(folder / "home", folder / "store", ledger, tiny, FakeClient(ledger, ALICE))
 
     def client(context: CommandContext, *, signing: bool = False) -> FakeClient:

@@ -149,7 +149,7 @@ def test_run_segment_in_a_fresh_process_has_the_same_programs_and_root(runs: Run
         here = Work(kind, runs)
         expected += 2 * [here.program.root.hex(), here.root(here.first, STEPS, engine(2))]
     # Other threads, hashes and settings of PyTorch: none of it is in the result.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, str(Path(__file__).parent)],
         env=environment,

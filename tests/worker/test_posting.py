@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from small_programs import engine
-from worker_bench import TEXT
+from worker_bench import write_task_file
 
 from ledger.errors import SpecificationError
 from ledger.performance import float_bits
@@ -18,39 +18,9 @@ from trainer.materials import fetch_description, fetch_materials
 from trainer.posting import check_limits, prepare_posting, publish_posting
 from trainer.store import BlobStore
 
-FILE = """
-[task]
-title = "t"
-rounds = {rounds}
-steps_per_round = 5
-[reward]
-slot_reward = "2.5"
-bond = "1"
-lease_fee = "0"
-{losses}
-[timing]
-lease_seconds = 10
-challenge_window_seconds = 20
-[data]
-source = "text.txt"
-[program]
-context = 8
-batch_size = 2
-evaluation_windows = 4
-evaluation_batch = 4
-[program.model]
-kind = "{kind}"
-layers = 1
-heads = 1
-width = 8
-"""
 
-
-def task_file(folder: Path, *, rounds: int = 2, losses: str = "", kind: str = "transformer") -> TaskFile:
-    (folder / "text.txt").write_bytes(TEXT)
-    path = folder / "task.toml"
-    path.write_text(FILE.format(rounds=rounds, losses=losses, kind=kind))
-    return load_task_file(path)
+def task_file(folder: Path, **changes: Any) -> TaskFile:
+    return load_task_file(write_task_file(folder, **changes))
 
 
 @pytest.mark.parametrize("kind", ["transformer", "recurrent"])

@@ -174,7 +174,8 @@ def test_run_chain_down_in_training_trains_on_and_submits_later(
     recorder.on_progress = break_chain
     made.stop.while_waiting = mend
     made.worker.run()
-    assert "trained state is kept" in recorder.texts("chain-lost")[0]
+    # On a slow machine the watcher of the lease may have missed the chain before.
+    assert "trained state is kept" in recorder.texts("chain-lost")[-1]
     assert submitted(ledger)[0] == state_root(task.states(1)[1].values())
     assert kinds(ledger) == ["claim", "submit", "finalise"] * 3
 

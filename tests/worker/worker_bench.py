@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +26,52 @@ from trainer.materials import publish_program, specification_path
 from trainer.program.description import ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.store import BlobStore
+from trainer.worker.machine import measure_flops
 from trainer.worker.policy import WorkerOptions
 from trainer.worker.progress import RoundProgress
-from trainer.worker.session import make_worker
+from trainer.worker.session import make_worker, worker_folder
 from trainer.worker.stop import Stop
 from trainer.worker.worker import Worker
 from trainer.worker.workshop import Identity
 
 TEXT = ("she sells sea shells on the sea shore; the shells she sells are sea shells for sure. " * 60).encode()
 IDENTITY = Identity(chain_id=31337, ledger="0x" + "1E" * 20, deployment_block="0x" + "ab" * 32)
+
+
+TASK_FILE = """
+[task]
+title = "t"
+rounds = {rounds}
+steps_per_round = 5
+[reward]
+slot_reward = "2.5"
+bond = "1"
+lease_fee = "0"
+{losses}
+[timing]
+lease_seconds = 10
+challenge_window_seconds = 20
+[data]
+source = "text.txt"
+[program]
+context = 8
+batch_size = 2
+evaluation_windows = 4
+evaluation_batch = 4
+[program.model]
+kind = "{kind}"
+layers = 1
+heads = 1
+width = 8
+"""
+
+
+def write_task_file(folder: Path, *, rounds: int = 2, losses: str = "", kind: str = "transformer") -> Path:
+    """A file that `task create` takes, beside its text."""
+    (folder / "text.txt").write_bytes(TEXT)
+    path = folder / "task.toml"
+    path.write_text(TASK_FILE.format(rounds=rounds, losses=losses, kind=kind))
+    return path
 
 
 def tiny_program(**changes: Any) -> ProgramDescription:
@@ -170,6 +209,19 @@ class LedgerStop(Stop):
         self.while_waiting()
 
 
+@functools.lru_cache
+def general_speed(engine: Engine) -> float:
+    return measure_flops(engine)
+
+
+def note_general_speed(home: Path, address: str, engine: Engine) -> None:
+    """What a worker on this engine would measure in its first moments, measured once for all tests."""
+    speeds = worker_folder(home, address) / "speeds.json"
+    if not speeds.exists():
+        speeds.parent.mkdir(parents=True, exist_ok=True)
+        speeds.write_text(json.dumps({f"{engine.setting} flops": general_speed(engine)}))
+
+
 @dataclass
 class Bench:
     """One worker and everything a test wants to look at."""
@@ -198,6 +250,8 @@ def bench(
     stop = LedgerStop(ledger)
     chain = FakeChain(ledger, address)
     home = folder / address[2:6]
+    if runs_on is None:
+        note_general_speed(home, address, engine())
     values: dict[str, Any] = {
         "exit_when_done": True,
         "snapshot_seconds": 1000.0,
