@@ -21,11 +21,17 @@ EVALUATION = STEPS
 
 
 def check(at: World, run: int, chosen: Iterable[Plant]) -> Counter[str]:
-    """Plays each lie both ways; `dispute` demands that the honest side wins. Returns the moves that were made."""
+    """Plays each lie both ways; `dispute` demands that the honest side wins. Returns the moves that were made.
+
+    Few liars may run out of moves (those whose tensors have a root that is nothing's): the others go on to a verdict.
+    """
     moves: Counter[str] = Counter()
+    late = Counter()
     for plant in chosen:
         for game in at.both_ways(run, plant):
             moves.update(game.names)
+            late["root" in plant.name, game.late] += 1
+    assert late[False, True] <= late[False, False] / 20
     return moves
 
 
@@ -48,8 +54,9 @@ def test_games_wrong_accumulator_of_a_long_fold_honest_side_wins(code: str, labe
     every = [plant for plant in plants(at.plain.run(1), random.Random(2)) if label in plant.name and code in plant.name]
     assert every
     moves = check(at, 1, every[:1])
-    assert moves["OpenFold"] == 1  # the other way round the liar has opened the chunk, or had to prove it
-    assert moves["ProveBlock"] + moves["ProveRounding"] == 1
+    assert moves["OpenFold"] == 2  # once by the liar, once by the honest side
+    assert moves["ProveBlock"] + moves["ProveRounding"] == 2
+    assert moves["NarrowFold"] >= ("71" in label)
 
 
 @pytest.mark.parametrize("steps", [70, pytest.param(1_100, marks=pytest.mark.full)])

@@ -77,6 +77,7 @@ def world(length: int, steps: int = STEPS) -> World:
         programs.evaluation,
         list(state.values()),
         steps=steps,
+        seed=SEED,
         records=programs.manifest.records,
         dataset=dataset().root,
         batches=batches,
