@@ -255,8 +255,8 @@ def markdown(result: dict[str, Any]) -> str:
         "# Gas of one question to the referee",
         "",
         "Real transactions on Anvil, the 21,000 gas of a transaction and its calldata included. Tensors of "
-        f"{ROWS:,} by {ROW:,} elements, a trace of {FILLER:,} operations and some. Each doubling of a tensor adds a sibling of 32 "
-        "bytes to a source, some 1,600 gas.",
+        f"{ROWS:,} by {ROW:,} elements, a trace of {FILLER:,} operations and some. Each doubling of "
+        "a tensor adds a sibling of 32 bytes to a source, some 1,600 gas.",
         "",
         "| question | calldata, bytes | gas |",
         "| --- | --- | --- |",

@@ -7,10 +7,11 @@ import torch
 from exact_oracle import word_tensor
 from random_programs import random_program
 from referee_world import World, small_data
-from small_programs import TEXT, Runs, first_state, small, traced
+from small_programs import TEXT, Runs, small, traced
 from torch import Tensor
 
 from trainer.commit.tensors import tensor_root
+from trainer.engine.state import initial_state
 from trainer.program.exact import check_program
 from trainer.program.exact.operations import (
     Attributes,
@@ -63,7 +64,7 @@ def traced_world(kind: str) -> World:
     """The training program of a small model, for one step."""
     description, data = small(kind, model={"layers": 1}, context=8, batch_size=2), _text()
     program = traced(description, data)
-    state = first_state(description, data)
+    state = initial_state(description, program.layout)
     one = program.training
     return World(one.program, list(state.values()), one.constants, data, seed=7)
 

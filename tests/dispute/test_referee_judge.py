@@ -5,19 +5,22 @@ from collections.abc import Callable
 
 import pytest
 from referee_changes import changed_bytes, changed_evidence
-from referee_world import BLOCK, Referee
+from referee_programs import long_world, random_world
+from referee_world import BLOCK, Referee, World
 from referee_world import Scene as AbiScene
-from true_runs import truth_of_folds, truth_of_random
 from web3 import Web3
 
 from ledger.compile import Artifact
 from ledger.disputes.moves import Evidence
 from ledger.errors import ContractReverted
+from trainer.data.dataset import dataset_of
+from trainer.data.tokenizer import ByteTokenizer
 from trainer.dispute import judge
+from trainer.dispute.committed import DatasetProofs
 from trainer.dispute.evidence import block_evidence, element_evidence, rounding_evidence, scene_of, state_evidence
 from trainer.dispute.runs import RunTruth
 from trainer.dispute.sources import EvidenceRefused, Scene
-from trainer.program.exact import DType, Operation
+from trainer.program.exact import BuiltProgram, DType, Operation
 from trainer.program.exact.operations import Code
 
 pytestmark = pytest.mark.chain
@@ -35,6 +38,13 @@ WORDS = [0, 1, 2**63, 2**64 - 1, 2**64, 2**65, 2**66, 3 << 65, 7 << 64, 2**255, 
 @pytest.fixture(scope="module")
 def referee(web3: Web3, artifacts: dict[str, Artifact]) -> Referee:
     return Referee(web3, artifacts["StepReferee"])
+
+
+def truth_of(world: World) -> RunTruth:
+    """The same run as the product sees it; its data set has a header and a tokenizer of its own."""
+    data = dataset_of(ByteTokenizer(), world.data.train, world.data.heldout)
+    built = BuiltProgram(world.program, tuple(world.constants))
+    return RunTruth(built, world.state, DatasetProofs(data), seed=world.seed, slot=world.slot)
 
 
 def of_contract(referee: Referee, function: str, scene: Scene, numbers: tuple[int, ...], evidence: Evidence) -> Answer:
@@ -102,16 +112,40 @@ def assert_truth_is_judged_alike(referee: Referee, truth: RunTruth, rng: random.
 
 def test_referee_and_judge_agree_on_changed_evidence(referee: Referee) -> None:
     rng = random.Random(1)
-    compared = sum(assert_truth_is_judged_alike(referee, truth_of_random(seed), rng, 0.1) for seed in range(200, 208))
-    assert compared + assert_truth_is_judged_alike(referee, truth_of_folds(), rng, 0.2) > 500
+    compared = sum(
+        assert_truth_is_judged_alike(referee, truth_of(random_world(seed)), rng, 0.05) for seed in range(200, 208)
+    )
+    assert compared + assert_truth_is_judged_alike(referee, truth_of(long_world(True)), rng, 0.07) > 300
+
+
+def test_evidence_is_what_the_page_asks_for() -> None:
+    """The product's evidence and that of the tests, written apart, are the same bytes."""
+    compared = 0
+    for seed in range(220, 226):
+        world = random_world(seed)
+        truth = truth_of(world)
+        for number, one in enumerate(world.program.operations):
+            if one.code is not Code.BATCH:
+                for place in {0, one.elements // 2, one.elements - 1}:
+                    assert element_evidence(truth, number, place) == world.element(number, place)
+                    compared += 1
+    world = long_world(False)
+    truth = truth_of(world)
+    for number, one in enumerate(world.program.operations):
+        if one.fold > BLOCK:
+            for block in range(-(-one.fold // BLOCK)):
+                assert block_evidence(truth, number, 2, block) == world.block(number, 2, block)
+                compared += 1
+            assert rounding_evidence(truth, number, 2) == world.rounding(number, 2)
+    assert compared > 200
 
 
 def test_referee_and_judge_agree_on_accumulators(referee: Referee) -> None:
     """Words are folded on and rounded alike."""
-    truth, rng = truth_of_folds(2), random.Random(2)
+    truth, rng = truth_of(long_world(True)), random.Random(2)
     for function, reached, (place, *rest), evidence in questions(truth, rng):
         if function.startswith("fold"):
-            for word in (*WORDS, *(rng.getrandbits(256) for _ in range(5))):
+            for word in (*WORDS, *(rng.getrandbits(256) for _ in range(2))):
                 word = accumulator_of(truth.operation(reached), word)
                 numbers = (place, *rest[:-1], word)
                 expected = of_judge(function, scene_of(truth, reached), numbers, evidence)
@@ -123,7 +157,7 @@ def test_referee_and_judge_agree_on_records(referee: Referee) -> None:
     """Whatever bytes a record has: never two answers. (Records that no program holds, only the contract refuses.)"""
     rng, answered = random.Random(3), 0
     for seed in range(300, 304):
-        for function, reached, numbers, evidence in questions(truth := truth_of_random(seed), rng):
+        for function, reached, numbers, evidence in questions(truth := truth_of(random_world(seed)), rng):
             record = changed_bytes(evidence.record, rng)
             shown, scene = Evidence(record, evidence.other, evidence.sources), scene_of(truth, reached)
             expected, answer = (
@@ -140,5 +174,5 @@ def test_referee_and_judge_agree_on_records(referee: Referee) -> None:
 def test_referee_and_judge_agree_on_much_changed_evidence(referee: Referee, first: int) -> None:
     rng = random.Random(first)
     for seed in range(first, first + 10):
-        assert assert_truth_is_judged_alike(referee, truth_of_random(seed), rng, 0.7) > 200
-    assert assert_truth_is_judged_alike(referee, truth_of_folds(first), rng, 1) > 300
+        assert assert_truth_is_judged_alike(referee, truth_of(random_world(seed)), rng, 0.7) > 200
+    assert assert_truth_is_judged_alike(referee, truth_of(long_world(first % 20 == 0)), rng, 1) > 300
