@@ -56,6 +56,10 @@ def assert_folds(referee: Referee, world: World, number: int, place: int) -> Non
     assert answer == world.bits(number, place), (number, place)
 
 
+def test_referee_fits_into_a_contract(artifacts: dict[str, Artifact]) -> None:
+    assert len(artifacts["StepReferee"].runtime_bytecode) <= 24_576  # EIP-170
+
+
 def test_element_equals_the_interpreter(referee: Referee) -> None:
     compared = sum((assert_elements(referee, random_world(seed), 2) for seed in range(14)), Counter[Code]())
     assert set(compared) == set(Code)
