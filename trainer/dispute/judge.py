@@ -32,6 +32,8 @@ from trainer.program.exact import DType, Operation, Part
 from trainer.program.exact.encoding import decode_operation, decode_state
 from trainer.program.exact.operations import (
     KINDS,
+    MAXIMUM_ELEMENTS,
+    MAXIMUM_RANK,
     Batch,
     Cat,
     Code,
@@ -54,6 +56,7 @@ _NAN, _MAGNITUDE, _INFINITY = 0x7FC00000, 0x7FFFFFFF, 0x7F800000
 _BATCHES: Final = b"trainledger/batch/1\0"
 _FLAGS: Final = folds.SUM_NAN | folds.SUM_ABOVE | folds.SUM_BELOW
 _FOLDS = (Matmul, Sum, Max, ScatterAdd)
+_LEAST_RANKS: Final = {Code.BATCH: 2, Code.MATMUL: 2, Code.SCATTER_ADD: 1, Code.CAT: 1}
 
 
 def element(scene: Scene, index: int, evidence: Evidence) -> int:
@@ -330,10 +333,20 @@ def _operation(evidence: Evidence, index: int) -> tuple[Operation, tuple[int, ..
         one = decode_operation(evidence.record)
     except SpecificationError:
         refuse("WrongRecord", record=evidence.record)
-    least, most = KINDS[one.code].operands
-    if not least <= len(one.operands) <= most or one.dtype not in KINDS[one.code].gives or 0 in one.shape:
+    if not _has_meaning(one):
         refuse("WrongRecord", record=evidence.record)
     return one, _index(one.shape, index)
+
+
+def _has_meaning(one: Operation) -> bool:
+    """Whether the rest of this page can work with the operation; that its operands fit, their proofs will show."""
+    kind, rank = KINDS[one.code], len(one.shape)
+    least, most = kind.operands
+    ranks = range(_LEAST_RANKS.get(one.code, 0), (2 if one.code is Code.BATCH else MAXIMUM_RANK) + 1)
+    if not least <= len(one.operands) <= most or one.dtype not in kind.gives or rank not in ranks:
+        return False
+    axis = one.attributes.axis if isinstance(one.attributes, Cat) else -1
+    return 0 < math.prod(one.shape) <= MAXIMUM_ELEMENTS and one.fold > 0 and axis < rank
 
 
 def _index(shape: tuple[int, ...], element: int) -> tuple[int, ...]:

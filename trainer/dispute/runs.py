@@ -85,6 +85,7 @@ class RunTruth:
         self._interpreter = interpreter or Interpreter()
         self._cache_bytes, self._expected, self._progress = cache_bytes, expected, progress
         self._held: OrderedDict[int, CommittedBytes] = OrderedDict()
+        self._held_bytes = 0
         self._folded: tuple[int, int, list[int]] | None = None  # the accumulators asked for last
 
     # --- the program ---
@@ -310,14 +311,15 @@ class RunTruth:
         return found
 
     def _hold(self, number: int, output: Tensor) -> CommittedBytes:
+        old = self._held.pop(number, None)
         held = self._held[number] = CommittedBytes.of_tensor(output)
+        self._held_bytes += held.size - (old.size if old is not None else 0)
         return held
 
     def _let_go(self, newest: int) -> None:
         """Drops what was asked for longest ago, until the rest is within the budget; the newest ones stay."""
-        total = sum(one.size for one in self._held.values())
-        while total > self._cache_bytes and len(self._held) > newest:
-            total -= self._held.popitem(last=False)[1].size
+        while self._held_bytes > self._cache_bytes and len(self._held) > newest:
+            self._held_bytes -= self._held.popitem(last=False)[1].size
 
     def constant(self, number: int) -> CommittedBytes:
         """The data of a constant of the program."""
