@@ -145,22 +145,31 @@ library Kernel {
         return holds ? 1 : 0;
     }
 
-    /// @dev IADD, ISUB, IMUL, AND, OR, XOR, SHL, SHR, SAR, ILT, IEQ. The results of the first three and of SHL are cut
-    /// to 32 bits; the others cannot exceed them, given that a and b do not.
+    /// @dev IADD, ISUB, IMUL, AND; OR, XOR, SHL, SHR; SAR, ILT, IEQ. Results are cut to 32 bits where they can have
+    /// more, given that a and b do not.
     function _integer(uint256 code, uint256 a, uint256 b) private pure returns (uint256 word) {
         assembly ("memory-safe") {
-            switch code
-            case 0x20 { word := and(add(a, b), 0xffffffff) }
-            case 0x21 { word := and(sub(a, b), 0xffffffff) }
-            case 0x22 { word := and(mul(a, b), 0xffffffff) }
-            case 0x23 { word := and(a, b) }
-            case 0x24 { word := or(a, b) }
-            case 0x25 { word := xor(a, b) }
-            case 0x26 { word := and(shl(and(b, 31), a), 0xffffffff) }
-            case 0x27 { word := shr(and(b, 31), a) }
-            case 0x28 { word := and(sar(and(b, 31), signextend(3, a)), 0xffffffff) }
-            case 0x29 { word := slt(signextend(3, a), signextend(3, b)) }
-            default { word := eq(a, b) }
+            switch shr(2, code)
+            case 8 {
+                switch and(code, 3)
+                case 0 { word := and(add(a, b), 0xffffffff) }
+                case 1 { word := and(sub(a, b), 0xffffffff) }
+                case 2 { word := and(mul(a, b), 0xffffffff) }
+                default { word := and(a, b) }
+            }
+            case 9 {
+                switch and(code, 3)
+                case 0 { word := or(a, b) }
+                case 1 { word := xor(a, b) }
+                case 2 { word := and(shl(and(b, 31), a), 0xffffffff) }
+                default { word := shr(and(b, 31), a) }
+            }
+            default {
+                switch and(code, 3)
+                case 0 { word := and(sar(and(b, 31), signextend(3, a)), 0xffffffff) }
+                case 1 { word := slt(signextend(3, a), signextend(3, b)) }
+                default { word := eq(a, b) }
+            }
         }
     }
 }
