@@ -71,10 +71,11 @@ class ReferenceEngine:
     """
 
     name = "reference"
-    is_reference = True
 
     def __init__(self, device: str = "cpu", *, backend: str | None = None, threads: int | None = None) -> None:
         self.device = device
+        # What PyTorch computes on a GPU is other code than what it computes on the processor.
+        self.is_reference = torch.device(device).type == "cpu"
         self.backend = None if backend is None else BACKENDS[backend]
         self._threads = threads
         self.setting = f"{self.name} {device} {threads or 'all'}"

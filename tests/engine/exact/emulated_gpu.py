@@ -29,7 +29,7 @@ class Emulated:
     def __init__(self, source: CudaSource, folder: Path, *, tensor: bool, quickly: bool) -> None:
         self._kernels = {}
         for unit in source.units:
-            library = _library(unit, folder, tensor=tensor, flags=[*_FLAGS, "-O0" if quickly else "-O1"])
+            library = ctypes.CDLL(str(emulated_library(unit, folder, tensor=tensor, quickly=quickly)))
             for number, name in enumerate(unit.kernels):
                 self._kernels[name] = (library.tl_emulate, number)
 
@@ -63,7 +63,10 @@ def emulated_program(
     return CudaProgram(program, constants, source, kernels, device="cpu")
 
 
-def _library(unit: Unit, folder: Path, *, tensor: bool, flags: list[str]) -> ctypes.CDLL:
+def emulated_library(unit: Unit, folder: Path, *, tensor: bool = False, quickly: bool = True) -> Path:
+    """A unit's kernels as a library with `tl_emulate`, which launches one, and `tl_names`."""
+    flags = [*_FLAGS, "-O0" if quickly else "-O1"]
+    names = ", ".join(f'"{name}"' for name in unit.kernels)
     cases = "\n".join(
         f"    case {number}: tl_launch(tl_start<{name}>, given, blocks, threads); break;"
         for number, name in enumerate(unit.kernels)
@@ -74,6 +77,7 @@ def _library(unit: Unit, folder: Path, *, tensor: bool, flags: list[str]) -> cty
         "{ kernel(*(const struct tl_given *)given); }\n"
         # A section that is there even where no kernel has shared memory.
         "__shared__ char tl_some[1];\n"
+        f'extern "C" const char *const tl_names[] = {{{names}, 0}};\n'
         'extern "C" void tl_emulate(int number, const void *given, unsigned blocks, unsigned threads)\n'
         f"{{\n    tl_some[0] = 0;\n    switch (number) {{\n{cases}\n    }}\n}}\n"
     )
@@ -82,7 +86,7 @@ def _library(unit: Unit, folder: Path, *, tensor: bool, flags: list[str]) -> cty
         file = path.with_suffix(".cpp")
         file.write_text(text)
         subprocess.run(["g++", *flags, str(file), "-o", str(path)], check=True, timeout=240)
-    return ctypes.CDLL(str(path))
+    return path
 
 
 assert len(Base) == 6  # all of which a launch may name

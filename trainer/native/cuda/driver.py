@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,6 +12,10 @@ from trainer.engine.exact.cuda import Launch, Run, Unit
 
 _PLACES = 18  # addresses of `struct tl_given` in device.h, which one number follows
 _Given = ctypes.c_uint64 * (_PLACES + 1)
+_LIBRARY = "libcuda.so.1"
+
+Launching = Callable[[int], None]  # launches kernels on the stream at an address
+Recorder = Callable[[Launching], Run]  # makes a run of that, again and again
 
 
 class DriverError(ToolMissing):
@@ -21,19 +25,22 @@ class DriverError(ToolMissing):
 class Driver:
     """The driver's library, in the context that PyTorch uses on a GPU.
 
+    Args:
+        number: of the GPU, from 0.
+
     Raises:
         DriverError: there is no driver, or it cannot use the GPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, number: int = 0, *, library: str = _LIBRARY) -> None:
         try:
-            self._library = ctypes.CDLL("libcuda.so.1")
+            self._library = ctypes.CDLL(library)
         except OSError as error:
             raise DriverError(f"The CUDA driver cannot be loaded: {error}.") from None
-        number, self._context = ctypes.c_int(), ctypes.c_void_p()
+        device, self._context = ctypes.c_int(), ctypes.c_void_p()
         self.call("cuInit", 0)
-        self.call("cuDeviceGet", ctypes.byref(number), device.index or 0)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), number)
+        self.call("cuDeviceGet", ctypes.byref(device), number)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
 
     def enter(self) -> None:
         """Makes the GPU's context that of this thread, as PyTorch does."""
@@ -54,13 +61,14 @@ class GpuKernels:
 
     Args:
         units, made: what was compiled, and to what.
+        recorder: what becomes of launches, such as `recorder(device)`.
 
     Raises:
         DriverError: the driver refuses what was compiled.
     """
 
-    def __init__(self, units: Sequence[Unit], made: Sequence[bytes], device: torch.device, driver: Driver) -> None:
-        self._device, self._driver = device, driver
+    def __init__(self, units: Sequence[Unit], made: Sequence[bytes], driver: Driver, recorder: Recorder) -> None:
+        self._driver, self._recorder = driver, recorder
         self._functions: dict[str, ctypes.c_void_p] = {}
         driver.enter()
         for unit, data in zip(units, made, strict=True):
@@ -72,45 +80,43 @@ class GpuKernels:
                 self._functions[name] = function
 
     def prepare(self, launches: Sequence[Launch], bases: Sequence[int]) -> Run:
-        """What launches them in order, on the stream that is PyTorch's at the time."""
+        """What launches them in order, with memories that begin at the given addresses."""
         calls = []
         for one in launches:
             addresses = [bases[base] + at for base, at in one.addresses]
             given = _Given(*addresses, *(_PLACES - len(addresses)) * [0], one.first)
             calls.append((self._functions[one.kernel], one.blocks, one.threads, given))
-        return _Recorded(calls, self._device, self._driver)
 
-
-class _Recorded:
-    """Launches: one by one the first time, then recorded, then all at once."""
-
-    def __init__(
-        self,
-        calls: Sequence[tuple[ctypes.c_void_p, int, int, ctypes.Array[ctypes.c_uint64]]],
-        device: torch.device,
-        driver: Driver,
-    ) -> None:
-        self._calls, self._device, self._driver = calls, device, driver
-        self._tried = False
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        with torch.cuda.device(self._device):
+        def launch(stream: int) -> None:
             self._driver.enter()
-            if not self._tried:
-                self._launch()
-                self._tried = True
-                return
-            if self._graph is None:
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    self._launch()
-                self._graph = graph
-            self._graph.replay()
+            for function, blocks, threads, given in calls:
+                arguments = (ctypes.c_void_p * 1)(ctypes.addressof(given))
+                sizes = map(ctypes.c_uint, (blocks, 1, 1, threads, 1, 1, 0))
+                self._driver.call("cuLaunchKernel", function, *sizes, ctypes.c_void_p(stream), arguments, None)
 
-    def _launch(self) -> None:
-        stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
-        for function, blocks, threads, given in self._calls:
-            arguments = (ctypes.c_void_p * 1)(ctypes.addressof(given))
-            sizes = map(ctypes.c_uint, (blocks, 1, 1, threads, 1, 1, 0))
-            self._driver.call("cuLaunchKernel", function, *sizes, stream, arguments, None)
+        return self._recorder(launch)
+
+
+def recorder(device: torch.device) -> Recorder:
+    """Launches on the stream that is PyTorch's at the time: one by one the first time, then all at once as a graph."""
+
+    def recorded(launch: Launching) -> Run:
+        tried, graph = False, None
+
+        def run() -> None:
+            nonlocal tried, graph
+            with torch.cuda.device(device):
+                if not tried:
+                    launch(torch.cuda.current_stream().cuda_stream)
+                    tried = True
+                    return
+                if graph is None:
+                    made = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(made):
+                        launch(torch.cuda.current_stream().cuda_stream)
+                    graph = made
+                graph.replay()
+
+        return run
+
+    return recorded

@@ -13,7 +13,7 @@ from trainer.engine.exact.cuda import CudaProgram, CudaSource, write_cuda
 from trainer.engine.exact.trial import fault_of
 from trainer.native.compiler import CompilerError
 from trainer.native.cuda.compiler import CudaCompiler, build_units, find_nvrtc
-from trainer.native.cuda.driver import Driver, DriverError, GpuKernels
+from trainer.native.cuda.driver import Driver, DriverError, GpuKernels, Recorder, recorder
 from trainer.program.exact import BuiltProgram, program_root
 
 Notice = Callable[[str], None]
@@ -25,7 +25,7 @@ class CudaEngine:
     Args:
         device: "cuda" or "cuda:<number>". folder: where compiled programs are kept; only for files that nobody else
             can write.
-        slow: runs what cannot be compiled.
+        recorder: what becomes of launches. slow: runs what cannot be compiled.
         notice: told, once for each program, why one runs there.
     """
 
@@ -39,11 +39,12 @@ class CudaEngine:
         *,
         compiler: CudaCompiler,
         driver: Driver,
+        recorder: Recorder,
         slow: ReferenceEngine,
         notice: Notice,
     ) -> None:
-        self._device, self._folder = torch.device(device), folder
-        self._compiler, self._driver, self._slow, self._notice = compiler, driver, slow, notice
+        self._device, self._folder, self._compiler = torch.device(device), folder, compiler
+        self._driver, self._recorder, self._slow, self._notice = driver, recorder, slow, notice
         self.setting = f"{self.name} {device}"
         self._known: dict[bytes, tuple[CudaSource, GpuKernels] | None] = {}
 
@@ -67,7 +68,7 @@ class CudaEngine:
         try:
             source = write_cuda(built.program)
             made = build_units(source.units, self._folder, self._compiler)
-            return source, GpuKernels(source.units, made, self._device, self._driver)
+            return source, GpuKernels(source.units, made, self._driver, self._recorder)
         except (CompilerError, DriverError, SpecificationError) as error:
             self._notice(f"{error.problem} The program runs on the reference interpreter, which is slow.")
             return None
@@ -85,8 +86,16 @@ def open_cuda(device: str, folder: Path, *, slow: ReferenceEngine, notice: Notic
         ResourceError: the folder cannot be written.
     """
     compiler = find_nvrtc(torch.cuda.get_device_capability(device))
-    driver = Driver(torch.device(device))
-    engine = CudaEngine(device, folder, compiler=compiler, driver=driver, slow=slow, notice=notice)
+    target = torch.device(device)
+    engine = CudaEngine(
+        device,
+        folder,
+        compiler=compiler,
+        driver=Driver(target.index or 0),
+        recorder=recorder(target),
+        slow=slow,
+        notice=notice,
+    )
     fault = fault_of(engine)
     if fault:
         raise MachineFault(f"What is compiled for {device} does not compute exactly: {fault}.")
