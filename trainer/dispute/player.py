@@ -25,6 +25,7 @@ from trainer.dispute.values import Concede, Truth
 from trainer.worker.lease import is_outage
 from trainer.worker.ports import ChainReader
 from trainer.worker.progress import Reporter
+from trainer.worker.stop import Interrupted, Terminated
 
 # A game that could not be played is tried again after so many seconds, then twice as many, up to the last.
 _FIRST_RETRY, _LAST_RETRY = 2.0, 120.0
@@ -108,6 +109,7 @@ class Player:
         Raises:
             ChainUnreachable, ChainError: no answer; ask again.
             ResourceError: disk or memory ran out.
+        Interrupted, Terminated: asked to stop.
         """
         self._look()
         running = sorted(self._running.values(), key=lambda view: view.deadline)
@@ -163,7 +165,7 @@ class Player:
             return False
         try:
             acted = act(view)
-        except ResourceError:
+        except (ResourceError, Interrupted, Terminated):
             raise
         except MachineFault as error:
             self._stumbled(view, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +78,22 @@ class SegmentSource:
         store_url: one's own store, where everything is looked for. cache: of downloads, may be shared.
         journals: folder for states of segments, which nobody else writes to.
         engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
+        between: see `SegmentTruth`: a way to stop in the middle.
     """
 
-    def __init__(self, chain: ChainReader, *, store_url: str, cache: Path, journals: Path, engine: Engine) -> None:
+    def __init__(
+        self,
+        chain: ChainReader,
+        *,
+        store_url: str,
+        cache: Path,
+        journals: Path,
+        engine: Engine,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         self._chain = chain
         self._store_url, self._cache, self._journals = store_url, cache, journals
-        self._engine = engine
+        self._engine, self._between = engine, between
         self._materials: OrderedDict[int, Materials] = OrderedDict()
         self._truths: OrderedDict[Segment, SegmentTruth] = OrderedDict()
 
@@ -108,11 +119,7 @@ class SegmentSource:
 
     def fresh(self, segment: Segment) -> SegmentTruth:
         """The same values computed from the beginning, from nothing that was kept."""
-        materials = self._materials_of(segment)
-        base = self._base(segment, materials)
-        return SegmentTruth(
-            materials.program, materials.dataset, base, steps=segment.steps, slot=segment.slot, engine=self._engine
-        )
+        return self._made(segment, journal=False)
 
     def materials(self, segment: Segment) -> Materials:
         """What the segment's task consists of. Raises as `truth`."""
@@ -127,14 +134,13 @@ class SegmentSource:
         forget_journals(self._journals, keep=0)
         return True
 
-    def _made(self, segment: Segment) -> SegmentTruth:
+    def _made(self, segment: Segment, *, journal: bool = True) -> SegmentTruth:
         materials = self._materials_of(segment)
-        forget_journals(self._journals, keep=_JOURNALS)
-        keeper = FolderKeeper(
-            self._journals / segment.folder_name,
-            materials.layout,
-            spacing=max(1, -(-(segment.steps + 1) // _SPACED)),
-        )
+        keeper = None
+        if journal:
+            forget_journals(self._journals, keep=_JOURNALS)
+            folder, spacing = self._journals / segment.folder_name, max(1, -(-(segment.steps + 1) // _SPACED))
+            keeper = FolderKeeper(folder, materials.layout, spacing=spacing)
         return SegmentTruth(
             materials.program,
             materials.dataset,
@@ -143,6 +149,7 @@ class SegmentSource:
             slot=segment.slot,
             engine=self._engine,
             keeper=keeper,
+            between=self._between,
         )
 
     def _materials_of(self, segment: Segment) -> Materials:

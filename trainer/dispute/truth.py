@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from trainer.dispute.runs import CACHE_BYTES, Interpreter, RunTruth
 from trainer.dispute.subjects import Subject, TensorLayout
 from trainer.engine.engines import Engine, ReferenceEngine, Run
 from trainer.engine.exact.batching import DatasetBatches
+from trainer.engine.segment import memory_of
 from trainer.engine.state import State, check_state
 from trainer.program.exact import BuiltProgram
 from trainer.program.task import TaskProgram
@@ -87,12 +88,16 @@ class SegmentTruth:
 
     Args:
         slot: of the round; it decides the batches.
-        engine: runs the steps; None takes the reference. Traces come from the reference interpreter in any case, on
-            the engine's own device where the engine is the reference.
+        engine: runs the steps; None takes the reference.
+        interpreter: what traces come from; None takes the engine's own where that is the reference, else the CPU.
         keeper: where states are kept; None keeps a few in memory.
         cache_bytes: see `RunTruth`.
+        between: called before each step; what it raises ends the computing, which goes on the next time from what is
+            kept.
+        progress: see `RunTruth`.
 
     Raises:
+        ResourceError: memory ran out, whatever is asked for.
         ValueError: the state does not follow the program's layout, or `steps` is negative.
     """
 
@@ -105,8 +110,11 @@ class SegmentTruth:
         steps: int,
         slot: int = 0,
         engine: Engine | None = None,
+        interpreter: Interpreter | None = None,
         keeper: StateKeeper | None = None,
         cache_bytes: int = CACHE_BYTES,
+        between: Callable[[], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if steps < 0:
             raise ValueError(f"a segment has no {steps} steps")
@@ -115,8 +123,9 @@ class SegmentTruth:
         self.data = DatasetProofs(data)
         self._base = list(base.values())
         self._engine = engine or ReferenceEngine()
+        self._interpreter = interpreter or _interpreter_of(self._engine)
         self._keeper = keeper or KeptStates(spacing=max(1, -(-self.runs // _KEPT)))
-        self._cache_bytes = cache_bytes
+        self._cache_bytes, self._between, self._progress = cache_bytes, between, progress
         self._roots: dict[int, bytes] = {}
         self._traces: OrderedDict[int, RunTruth] = OrderedDict()
         self._open: tuple[int, Run] | None = None  # a run of the training program, and the number of its state
@@ -141,7 +150,8 @@ class SegmentTruth:
         kept = self._keeper.nearest(run)
         if kept is not None and kept[0] == run:
             return kept[1]
-        state = self._evaluated() if run == self.runs else self._trained(run, kept)
+        with memory_of(self.task):
+            state = self._evaluated() if run == self.runs else self._trained(run, kept)
         self._keeper.keep(run, state)
         return state
 
@@ -156,9 +166,10 @@ class SegmentTruth:
                 self.data,
                 seed=self.task.seed,
                 slot=self.slot,
-                interpreter=self._interpreter(),
+                interpreter=self._interpreter,
                 cache_bytes=self._cache_bytes,
                 expected=self._roots.get(number + 1),
+                progress=self._progress,
             )
         self._traces.move_to_end(number)
         while len(self._traces) > _TRACES:
@@ -181,11 +192,6 @@ class SegmentTruth:
             program_siblings=tuple(tree.path(place)),
             header=self.run(run).header(),
         )
-
-    def _interpreter(self) -> Interpreter:
-        if isinstance(self._engine, ReferenceEngine):
-            return Interpreter(self._engine.device, self._engine.backend)
-        return Interpreter()
 
     def _evaluated(self) -> list[Tensor]:
         """The segment's result."""
@@ -219,5 +225,11 @@ class SegmentTruth:
         return max(1, -(-self.runs // _KEPT))
 
     def _step(self, run: Run) -> None:
+        if self._between is not None:
+            self._between()
         step = int(run.tensor(_STEP).item())
         run.step(DatasetBatches(data=self.data.data, seed=self.task.seed, slot=self.slot, step=step))
+
+
+def _interpreter_of(engine: Engine) -> Interpreter:
+    return Interpreter(engine.device, engine.backend) if isinstance(engine, ReferenceEngine) else Interpreter()
