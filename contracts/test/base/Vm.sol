@@ -37,6 +37,7 @@ interface Vm {
         external
         pure
         returns (bytes memory);
+    function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
     function parseBytes32(string calldata text) external pure returns (bytes32);
     function toString(uint256 value) external pure returns (string memory);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
