@@ -47,6 +47,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/training_speed.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/hashing.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/gas.py
+	$(BIN)/python benchmarks/arithmetic_gas.py
 	$(BIN)/python benchmarks/referee_gas.py
 	$(BIN)/python benchmarks/rank_traffic.py
 	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
