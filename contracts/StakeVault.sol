@@ -135,13 +135,14 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakeVault
     function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedger {
-        uint128 locked = _accounts[owner].locked;
+        StakeAccount storage account = _accounts[owner];
+        (uint128 staked, uint128 locked) = (account.staked, account.locked);
         require(bond <= locked, InsufficientLockedStake(owner, locked, bond));
         uint256 escrow = _escrows[task];
         require(amount <= escrow, InsufficientEscrow(task, escrow, amount));
         // forge-lint: disable-next-line(unsafe-typecast)
         locked -= uint128(bond); // at most `locked`
-        _accounts[owner].locked = locked;
+        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
         emit BondReleased(owner, bond, locked);
         _pay(task, to, amount, escrow - amount);
     }
@@ -161,7 +162,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         require(amount <= staked - locked, InsufficientFreeStake(owner, staked - locked, amount));
         // forge-lint: disable-next-line(unsafe-typecast)
         locked += uint128(amount); // at most `staked`
-        account.locked = locked;
+        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
         emit BondLocked(owner, amount, locked);
         return payoutOf(owner);
     }

@@ -2,8 +2,8 @@
 pragma solidity ^0.8.28;
 
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
+import {TaskDisputes} from "./TaskDisputes.sol";
 import {TaskReader} from "./TaskReader.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {StateProof} from "./libraries/StateProof.sol";
@@ -12,15 +12,11 @@ import {TaskStorage} from "./libraries/TaskStorage.sol";
 import {Root, TaskId, slotKey} from "./types/Identifiers.sol";
 
 /// @title Tasks, rounds, slots, leases, submissions and checkpoint lineage
-/// @dev The ledger calls only its vault, which calls only the token; both are fixed at deployment. Calls that reach the
+/// @dev The ledger calls its vault, which calls only the token, and looks at its game; all are fixed at deployment. Calls that reach the
 /// token are guarded, so that even a token with hooks meets no half-done call.
-contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
+contract TrainingLedger is TaskDisputes {
     using TaskStorage for TaskStorage.StoredTask;
-
-    modifier onlyDisputeGame() {
-        require(msg.sender == _DISPUTE_GAME, OnlyDisputeGame(msg.sender));
-        _;
-    }
+    using TaskStorage for ITrainingLedger.Slot;
 
     /// @notice See `TaskReader` for the parameters.
     constructor(address vault_, address disputeGame_, uint96 minimumBond_, uint32 minimumWindow_, uint32 minimumLease_)
@@ -75,7 +71,9 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
         Slot storage slot = _slots[slotKey(request.task, request.round, 0)];
         (SlotStatus status, uint40 deadline, uint32 attempt) = (slot.status, slot.deadline, slot.attempt);
         bool lapsed = status == SlotStatus.Leased && block.timestamp > deadline;
-        require(status == SlotStatus.Open || lapsed, SlotTaken(slot.worker, status, deadline));
+        // After a fall, an open slot waits for the winner of the game until its deadline; otherwise that is zero.
+        bool free = status == SlotStatus.Open && (block.timestamp > deadline || request.worker == slot.worker);
+        require(free || lapsed, SlotTaken(slot.worker, status, deadline));
         if (lapsed) ++attempt;
         require(request.attempt == attempt, WrongAttempt(request.attempt, attempt));
         if (lapsed) _expire(request.task, request.round, slot, stored, terms);
@@ -83,10 +81,7 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
 
         address payout = _VAULT.lockBond(request.worker, terms.bond);
         deadline = uint40(block.timestamp) + terms.leaseSeconds;
-        slot.worker = request.worker;
-        slot.attempt = attempt;
-        slot.deadline = deadline;
-        slot.status = SlotStatus.Leased;
+        slot.writeHead(request.worker, attempt, deadline, SlotStatus.Leased);
         slot.payout = payout;
         emit SlotClaimed(
             request.task, request.round, request.worker, 0, attempt, msg.sender, payout, request.baseRoot, deadline
@@ -106,8 +101,7 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
         _checkState(result, work.stateTensors);
 
         uint40 deadline = uint40(block.timestamp) + work.challengeWindow;
-        slot.deadline = deadline;
-        slot.status = SlotStatus.Submitted;
+        slot.writeHead(worker, result.attempt, deadline, SlotStatus.Submitted);
         slot.steps = result.steps;
         slot.heldOutLoss = result.heldOutLoss;
         slot.stateRoot = result.stateRoot;
@@ -141,7 +135,7 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
         require(block.timestamp > done.deadline, WindowStillOpen(done.deadline, block.timestamp));
         require(done.openGames == 0, GamesStillOpen(done.openGames));
 
-        stored.status = SlotStatus.Finalised;
+        stored.writeHead(done.worker, attempt, done.deadline, SlotStatus.Finalised);
         bool last = round + 1 == terms.rounds;
         uint256 paid = _pay(_tasks[task].work, terms, round, done.steps, done.heldOutLoss);
         _advance(_tasks[task], terms, last);
@@ -161,47 +155,6 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
         _expire(task, round, leased, _tasks[task], terms);
     }
 
-    /// @inheritdoc ITrainingLedger
-    function gameOpened(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot)
-        external
-        onlyDisputeGame
-    {
-        _terms(task);
-        Slot storage disputed = _slot(task, round, slot);
-        require(attempt == disputed.attempt, WrongAttempt(attempt, disputed.attempt));
-        require(disputed.status == SlotStatus.Submitted, WrongStatus(disputed.status, SlotStatus.Submitted));
-        require(stateRoot == disputed.stateRoot, WrongState(stateRoot, disputed.stateRoot));
-        require(block.timestamp <= disputed.deadline, WindowOver(disputed.deadline, block.timestamp));
-        uint16 openGames = disputed.openGames + 1;
-        disputed.openGames = openGames;
-        emit GameOpened(task, round, 0, attempt, openGames);
-    }
-
-    /// @inheritdoc ITrainingLedger
-    function gameSettled(TaskId task, uint32 round, uint32 slot, uint32 attempt, bool submissionFell, address winner)
-        external
-        onlyDisputeGame
-        nonReentrant
-    {
-        TaskStorage.Terms memory terms = _terms(task);
-        Slot storage stored = _slot(task, round, slot);
-        Slot memory disputed = stored;
-        if (attempt != disputed.attempt || disputed.status != SlotStatus.Submitted) return;
-
-        if (!submissionFell) {
-            stored.openGames = disputed.openGames - 1;
-            emit GameSettled(task, round, 0, attempt, false, disputed.openGames - 1);
-            return;
-        }
-        _reopen(stored, attempt);
-        emit GameSettled(task, round, 0, attempt, true, disputed.openGames - 1);
-        emit SubmissionFell(task, round, disputed.worker, 0, attempt, disputed.stateRoot);
-        // Nobody to award (no challenger left to take it): all of the bond is burned.
-        uint256 awarded = winner == address(0) ? 0 : terms.bond / 2;
-        _VAULT.takeBond(disputed.worker, terms.bond, terms.bond, winner, awarded);
-        if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
-    }
-
     function _post(TaskParameters calldata parameters, string calldata storeUrl) private returns (TaskId task) {
         TaskRules.check(parameters, _MINIMUM_BOND, _MINIMUM_WINDOW, _MINIMUM_LEASE);
         task = TaskId.wrap(++taskCount);
@@ -219,27 +172,16 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
         TaskStorage.Terms memory terms
     ) private nonReentrant {
         (address worker, uint32 attempt, uint96 fee) = (slot.worker, slot.attempt, stored.leaseFee);
-        _reopen(slot, attempt);
+        _reopen(slot, attempt, address(0), 0);
         emit LeaseExpired(task, round, worker, 0, attempt, fee);
         // The fee never goes to the requester, who could otherwise earn with leases that nobody can keep.
         _VAULT.takeBond(worker, terms.bond, fee, address(0), 0);
         if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
     }
 
-    function _reopen(Slot storage slot, uint32 attempt) private {
-        (slot.worker, slot.attempt, slot.deadline) = (address(0), attempt + 1, 0);
-        (slot.status, slot.openGames) = (SlotStatus.Open, 0);
-        (slot.payout, slot.steps, slot.heldOutLoss) = (address(0), 0, 0);
-        slot.stateRoot = Root.wrap(0);
-    }
-
     function _advance(TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms, bool last) private {
         stored.terms.currentRound = terms.currentRound + 1;
         if (last) stored.terms.phase = TaskStorage.Phase.Complete;
-    }
-
-    function _refundAll(TaskId task) private returns (uint256) {
-        return _VAULT.refundEscrow(task, _tasks[task].requester, 0);
     }
 
     function _checkClaim(Claim calldata request, TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms)
@@ -304,7 +246,7 @@ contract TrainingLedger is TaskReader, ReentrancyGuardTransient {
 
     /// @dev INVARIANT: the loss that pay is computed from is in the state. Proved here and not when paid, so that a
     /// root of garbage never takes up a slot and `finalise` needs no data that only the worker has.
-    function _checkState(Submission calldata result, uint32 stateTensors) private pure {
+    function _checkState(Submission calldata result, uint32 stateTensors) private view {
         require(Root.unwrap(result.stateRoot) != 0, ZeroRoot());
         require(StateProof.isCanonical(result.heldOutLoss), InvalidParameter("heldOutLoss", result.heldOutLoss));
         uint256 needed = StateProof.depth(stateTensors);

@@ -20,7 +20,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 SNAPSHOTS = PROJECT / "snapshots"
-CONTRACTS = ("NoDisputeGame", "StakeVault", "TrainingLedger", "TrainingToken")
+CONTRACTS = ("DisputeGame", "NoDisputeGame", "StakeVault", "TrainingLedger", "TrainingToken")
 LARGEST_RUNTIME = 24_576  # EIP-170
 
 
@@ -62,7 +62,7 @@ def measure_gas(forge: str) -> dict[str, int]:
 
 
 def measure_sizes(forge: str) -> dict[str, int]:
-    """Runtime bytes by contract name, of the four that are deployed."""
+    """Runtime bytes by contract name, of those that are deployed."""
     run_forge(forge, "build")
     sizes = {}
     for name in CONTRACTS:

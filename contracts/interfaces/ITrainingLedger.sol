@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Root, TaskId} from "../types/Identifiers.sol";
+import {IDisputeGame} from "./IDisputeGame.sol";
 
 /// @title Tasks, rounds, slots, leases, submissions and checkpoint lineage
 /// @notice A task is posted with its whole reward in escrow. Each round continues from the checkpoint of the round
@@ -74,6 +75,7 @@ interface ITrainingLedger {
     }
 
     /// @notice One slot. `deadline` is the end of the lease while leased, and of the challenge window once submitted.
+    /// While the slot is open after a fall, `worker` alone, who won the game, may claim it until `deadline`.
     /// @param worker Owner of the bonded stake.
     /// @param payout Who is paid, fixed at the claim.
     /// @param heldOutLoss binary32 bits, proved against `stateRoot`.
@@ -130,6 +132,16 @@ interface ITrainingLedger {
         uint32 steps;
         uint32 heldOutLoss;
         bytes32[] lossProof;
+    }
+
+    /// @notice What a game has to know of the submission that it is about.
+    struct Disputed {
+        address worker;
+        uint32 steps;
+        uint32 leaseSeconds;
+        Root baseRoot;
+        Root programRoot;
+        Root datasetRoot;
     }
 
     event TaskPosted(
@@ -192,6 +204,18 @@ interface ITrainingLedger {
     event SubmissionFell(
         TaskId indexed task, uint32 indexed round, address indexed worker, uint32 slot, uint32 attempt, Root stateRoot
     );
+    /// @notice The bond of a fallen submission left the stake of `worker`: `awarded` was credited to `winner` (zero:
+    /// nobody), `burned` destroyed.
+    event FallAwarded(
+        TaskId indexed task,
+        uint32 indexed round,
+        address indexed worker,
+        uint32 slot,
+        uint32 attempt,
+        address winner,
+        uint256 awarded,
+        uint256 burned
+    );
 
     /// @notice Thrown when a task number was never given out.
     error UnknownTask(TaskId task);
@@ -213,7 +237,8 @@ interface ITrainingLedger {
     error WrongSpecification(Root given, Root expected);
     /// @notice Thrown when the base named is not the state that the round starts from.
     error WrongBase(Root given, Root expected);
-    /// @notice Thrown when a slot is claimed that is leased until `deadline`, submitted or finalised.
+    /// @notice Thrown when a slot is claimed that is leased until `deadline`, submitted or finalised; or open, but until
+    /// `deadline` only for `worker`, who won the game about the attempt before.
     error SlotTaken(address worker, SlotStatus status, uint256 deadline);
     /// @notice Thrown when the caller is neither the worker nor an operator of its.
     error NotAuthorised(address caller, address worker);
@@ -249,6 +274,8 @@ interface ITrainingLedger {
     error WindowStillOpen(uint256 deadline, uint256 nowTime);
     /// @notice Thrown when a slot is finalised while games about it are open.
     error GamesStillOpen(uint256 openGames);
+    /// @notice Thrown when no bond is held for this attempt: it did not fall, or its bond has left.
+    error NothingToAward(TaskId task, uint32 round, uint32 slot, uint32 attempt);
 
     /// @notice Posts a task and escrows `rounds * slotsPerRound * slotReward` of the caller's tokens (allowance to the
     /// vault needed).
@@ -281,15 +308,29 @@ interface ITrainingLedger {
     /// @notice Reopens a slot whose lease ran out and burns the lease fee.
     function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external;
 
-    /// @notice Dispute game only: a game about a submission began.
-    function gameOpened(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot) external;
+    /// @notice Anybody: takes the bond of a fallen submission once its slot has found its state. Half is burned; half is
+    /// credited to the earliest challenger of that attempt who had committed to that state (`IDisputeGame.earliest`), or
+    /// burned too. Where the task was closed and the slot is not redone, the half is that of the winner of the game.
+    function awardFall(TaskId task, uint32 round, uint32 slot, uint32 attempt) external;
+
+    /// @notice Dispute game only: a game about a submission began. Locks the task's bond in the challenger's stake.
+    function gameOpened(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot, address challenger)
+        external
+        returns (Disputed memory);
 
     /// @notice Dispute game only: a game about a submission ended.
-    /// @param submissionFell True where the defender lost. The first such game takes the bond: at least half is burned,
-    /// the rest goes to `winner`; the slot reopens with the next attempt. A game about an attempt that is no longer the
-    /// slot's changes nothing.
-    function gameSettled(TaskId task, uint32 round, uint32 slot, uint32 attempt, bool submissionFell, address winner)
-        external;
+    /// @param outcome `ChallengerWon`: the submission falls, the slot reopens with the next attempt, for one lease for
+    /// the challenger only, and the worker's bond waits for `awardFall`. `DefenderWon`: of the challenger's bond half is
+    /// burned and half credited to the worker. In every other case the challenger's bond is free again; also, whatever
+    /// the outcome, where the attempt is no longer the slot's.
+    function gameSettled(
+        TaskId task,
+        uint32 round,
+        uint32 slot,
+        uint32 attempt,
+        IDisputeGame.Outcome outcome,
+        address challenger
+    ) external;
 
     function vault() external view returns (address);
     function disputeGame() external view returns (address);

@@ -51,6 +51,12 @@ library TaskStorage {
         uint256 ticketTarget;
     }
 
+    /// @dev A fallen submission whose bond is still locked in the stake of `worker`. `winner` won the game.
+    struct Fall {
+        address worker;
+        address winner;
+    }
+
     /// @notice Keeps the parameters of a new task; they have been checked.
     function write(StoredTask storage task, ITrainingLedger.TaskParameters calldata p, address requester) internal {
         task.terms = Terms({
@@ -79,6 +85,23 @@ library TaskStorage {
         task.datasetRoot = p.datasetRoot;
         task.initialStateRoot = p.initialStateRoot;
         task.ticketTarget = p.ticketTarget;
+    }
+
+    /// @notice Writes the first word of a slot at once, with no open games. Field by field, it would be loaded and
+    /// stored for each.
+    function writeHead(
+        ITrainingLedger.Slot storage slot,
+        address worker,
+        uint32 attempt,
+        uint40 deadline,
+        ITrainingLedger.SlotStatus status
+    ) internal {
+        // Fields of a word stand in the order of the struct, from its low bits up: 160, 32, 40, 8, 16 bits.
+        uint256 word = uint256(uint160(worker)) | (uint256(attempt) << 160) | (uint256(deadline) << 192)
+            | (uint256(status) << 232);
+        assembly ("memory-safe") {
+            sstore(slot.slot, word)
+        }
     }
 
     /// @notice The task as the interface shows it.

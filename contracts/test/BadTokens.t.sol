@@ -5,6 +5,7 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 
 import {StakeVault} from "../StakeVault.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
+import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {FeeToken} from "../mocks/FeeToken.sol";
 import {HookedToken} from "../mocks/HookedToken.sol";
@@ -91,11 +92,21 @@ contract BadTokensTest is Fixture {
 
     function test_gameSettled_reentrantFinaliseIsBlocked() public {
         (TaskId task, Root root) = submitted();
-        uint256 number = game.open(task, 0, 0, 0, root, Root.wrap(bytes32(uint256(1))));
+        uint256 number = _openGame(task, root);
         vm.warp(block.timestamp + WINDOW + 1);
         _hooked.setHook(address(ledger), abi.encodeCall(ITrainingLedger.finalise, (task, 0, 0, 0, root)));
-        game.decide(number, true);
-        vm.assertEq(vault.creditOf(WORKER), 0, "not paid");
+        game.decide(number, IDisputeGame.Outcome.DefenderWon);
+        vm.assertEq(vault.creditOf(WORKER), BOND / 2, "only the challenger's half");
+        _assertBlocked();
+    }
+
+    function test_awardFall_reentrantAwardIsBlocked() public {
+        (TaskId task, Root root) = submitted();
+        game.decide(_openGame(task, root), IDisputeGame.Outcome.ChallengerWon);
+        playRound(task, CHALLENGER, 100, LOSS_3);
+        _hooked.setHook(address(ledger), abi.encodeCall(ITrainingLedger.awardFall, (task, 0, 0, 0)));
+        ledger.awardFall(task, 0, 0, 0);
+        vm.assertEq(stakedOf(WORKER), 100 ether - BOND, "one bond");
         _assertBlocked();
     }
 
@@ -104,6 +115,12 @@ contract BadTokensTest is Fixture {
         post();
         vm.assertEq(ledger.taskCount(), 1, "one task");
         _assertBlocked();
+    }
+
+    function _openGame(TaskId task, Root root) private returns (uint256) {
+        arm(CHALLENGER);
+        vm.prank(CHALLENGER);
+        return game.open(task, 0, 0, 0, root, Root.wrap(bytes32(uint256(1))));
     }
 
     /// @dev The hook ran, failed, and failed at the guard: not at some other check that happened to be in its way.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
@@ -217,9 +218,10 @@ contract LedgerFinaliseTest is Fixture {
     function test_closeTask_fallenSubmissionRefundsRest() public {
         (TaskId task, Root root) = submitted();
         _close(task, 2 * uint256(REWARD));
+        arm(CHALLENGER);
         vm.prank(CHALLENGER);
         uint256 number = game.open(task, 0, 0, 0, root, Root.wrap(bytes32(uint256(1))));
-        game.decide(number, true);
+        game.decide(number, IDisputeGame.Outcome.ChallengerWon);
         vm.assertEq(vault.creditOf(REQUESTER), 3 * uint256(REWARD), "refund");
         vm.assertEq(vault.escrowOf(task), 0, "escrow");
     }

@@ -7,7 +7,7 @@ import {Fixture} from "./base/Fixture.sol";
 import {StateTree} from "./base/StateTree.sol";
 
 contract StateProofHarness {
-    function stateRoot(uint32 lossBits, uint32 tensors, bytes32[] calldata siblings) external pure returns (Root) {
+    function stateRoot(uint32 lossBits, uint32 tensors, bytes32[] calldata siblings) external view returns (Root) {
         return StateProof.stateRoot(lossBits, tensors, siblings);
     }
 }

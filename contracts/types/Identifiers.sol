@@ -8,6 +8,9 @@ type TaskId is uint64;
 /// @notice Storage key of one slot: `task << 64 | round << 32 | slot`.
 type SlotKey is uint256;
 
+/// @notice Storage key of one attempt of a slot: `slot key << 32 | attempt`.
+type AttemptKey is uint256;
+
 /// @notice A commitment as docs/formats.md defines it (SHA-256, never zero).
 type Root is bytes32;
 
@@ -32,4 +35,9 @@ function rootDiffers(Root left, Root right) pure returns (bool) {
 /// @notice The storage key of a slot.
 function slotKey(TaskId task, uint32 round, uint32 slot) pure returns (SlotKey) {
     return SlotKey.wrap((uint256(TaskId.unwrap(task)) << 64) | (uint256(round) << 32) | uint256(slot));
+}
+
+/// @notice The storage key of an attempt of a slot.
+function attemptKey(TaskId task, uint32 round, uint32 slot, uint32 attempt) pure returns (AttemptKey) {
+    return AttemptKey.wrap((SlotKey.unwrap(slotKey(task, round, slot)) << 32) | uint256(attempt));
 }

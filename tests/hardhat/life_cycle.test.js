@@ -4,11 +4,14 @@
 const assert = require("node:assert/strict");
 const { createHash } = require("node:crypto");
 
-const { BrowserProvider, ContractFactory, Interface, getCreateAddress, parseEther, ZeroHash } = require("ethers");
+const { AbiCoder, BrowserProvider, ContractFactory, Interface } = require("ethers");
+const { getCreateAddress, keccak256, parseEther } = require("ethers");
 const hre = require("hardhat");
 
 const LEASE = 600;
 const WINDOW = 900;
+const CLOCK = 1000;
+const MOVE = 100;
 const REWARD = parseEther("10");
 const BOND = parseEther("5");
 const FEE = parseEther("0.5");
@@ -39,9 +42,10 @@ async function deployAll(provider) {
     return contract.waitForDeployment();
   };
   const token = await make("TrainingToken", owner.address, parseEther("1000000"));
-  const game = await make("NoDisputeGame");
+  const referee = await make("StepReferee");
   const nonce = await provider.getTransactionCount(owner.address);
-  const ledgerAddress = getCreateAddress({ from: owner.address, nonce: nonce + 1 });
+  const ledgerAddress = getCreateAddress({ from: owner.address, nonce: nonce + 2 });
+  const game = await make("DisputeGame", ledgerAddress, referee.target, CLOCK, MOVE);
   const vault = await make("StakeVault", token.target, ledgerAddress, 3600);
   const ledger = await make("TrainingLedger", vault.target, game.target, parseEther("1"), 60, 10);
   assert.equal(ledger.target, ledgerAddress);
@@ -193,11 +197,39 @@ describe("A task on Hardhat", () => {
     assert.deepEqual(again, ["AlreadySubmitted", honest.stateRoot]);
   });
 
-  it("says that disputes are not available", async () => {
-    assert.equal(await world.game.available(), false);
-    const { data } = await world.game.open
-      .staticCall(1, 0, 0, 0, root("submitted"), ZeroHash)
-      .catch((error) => ({ data: error.data ?? error.info?.error?.data?.data ?? error.info?.error?.data }));
-    assert.equal(data, world.game.interface.getError("DisputesNotAvailable").selector);
+  it("is challenged: positions are hashed as their ABI encoding, and a defence in time is the last word", async () => {
+    const { ledger, vault, game, worker, other } = world;
+    assert.equal(await game.available(), true);
+    const attempt = await claim(worker, 0);
+    const result = await submission(0, attempt, 100, LOSS_3);
+    await (await ledger.connect(worker).submit(result)).wait();
+    const opening = { challenger: other.address, task: 1, round: 0, slot: 0, attempt, submitted: result.stateRoot };
+    const points = [...Array(32).keys()].map((point) => root(`point ${point}`));
+    const receipt = await (await game.connect(other).open(opening, points)).wait();
+    const position = await check(receipt, "GameStarted", 1);
+    assert.equal(await game.earliest(1, 0, 0, attempt, points[31]), other.address);
+
+    // The defender disputes the first point: runs 0 to 3 of 101, of which it posts its own.
+    const own = [...Array(3).keys()].map((point) => root(`own ${point}`));
+    const moved = await (await game.connect(worker).narrow(position, 0, own)).wait();
+    const next = await check(moved, "Moved", 1);
+    assert.deepEqual([next[7], next[8], next[10]], [0n, 3n, own]); // low, high, points
+    await assert.rejects(game.connect(other).narrow.staticCall(position, 0, own)); // a position of the past
+    await travel(2 * LEASE + 1);
+    await (await game.settleLate(next)).wait();
+    assert.equal((await game.getGame(1)).outcome, 1n);
+    assert.equal(await vault.creditOf(worker.address), BOND / 2n);
+    assert.equal((await vault.stakeOf(other.address)).staked, parseEther("100") - BOND);
   });
+
+  /** The position that an event carries, once its hash is known to be the one that the game keeps. */
+  async function check(receipt, event, number) {
+    const { game } = world;
+    const logs = receipt.logs.filter((log) => log.address === game.target).map((log) => game.interface.parseLog(log));
+    const position = logs.find((log) => log.name === event).args.position;
+    const [input] = game.interface.getFunction("settleLate").inputs;
+    const encoded = AbiCoder.defaultAbiCoder().encode([input], [position]);
+    assert.equal((await game.getGame(number)).position, keccak256(encoded));
+    return position.toArray(true);
+  }
 });

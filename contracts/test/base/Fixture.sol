@@ -78,6 +78,12 @@ abstract contract Fixture {
         token.approve(address(vault), type(uint256).max);
     }
 
+    /// @dev Money and stake for somebody who opens games.
+    function arm(address who) internal {
+        fund(who);
+        stakeAs(who, 100 ether);
+    }
+
     function stakeAs(address who, uint256 amount) internal {
         vm.prank(who);
         vault.stake(who, amount);

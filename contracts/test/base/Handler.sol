@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IDisputeGame} from "../../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {IStakeVault} from "../../interfaces/IStakeVault.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
@@ -9,6 +10,7 @@ import {TrainingLedger} from "../../TrainingLedger.sol";
 import {TrainingToken} from "../../TrainingToken.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {Fixture} from "./Fixture.sol";
+import {StateTree} from "./StateTree.sol";
 
 /// @title What people do, in any order
 /// @notice Each action looks for something that can be done now and does it; it counts what it did, and keeps its own
@@ -17,6 +19,15 @@ import {Fixture} from "./Fixture.sol";
 contract Handler is Fixture {
     uint256 private constant MAXIMUM_TASKS = 100;
     uint256 private constant LIVELY_TASKS = 6;
+
+    /// @dev A fallen submission whose bond nobody has taken yet.
+    struct Fallen {
+        TaskId task;
+        uint32 round;
+        uint32 attempt;
+        address worker;
+        address winner;
+    }
 
     address[] public people;
     TaskId[] public tasks;
@@ -27,10 +38,11 @@ contract Handler is Fixture {
     uint256 public burned;
     uint256 public broken;
     string public breach;
+    Fallen[] private _fallen;
 
     constructor(TrainingToken token_, StakeVault vault_, TrainingLedger ledger_, DecidedDisputeGame game_) {
         (token, vault, ledger, game) = (token_, vault_, ledger_, game_);
-        people = [WORKER, OTHER, STRANGER];
+        people = [WORKER, OTHER, STRANGER, CHALLENGER];
     }
 
     function setUp() public override {}
@@ -58,14 +70,23 @@ contract Handler is Fixture {
     function claim(uint256 which, uint256 who) external {
         (bool found, TaskId task, ITrainingLedger.Task memory t, ITrainingLedger.Slot memory slot) = _pick(which);
         if (!found || t.closed || t.currentRound == t.parameters.rounds) return;
-        address person = _person(who);
+        // The winner of a game comes back for its slot more often than others do, who then try in vain.
+        bool open = slot.status == ITrainingLedger.SlotStatus.Open;
+        bool kept = open && slot.worker != address(0);
+        address person = kept && who & 64 == 0 ? slot.worker : _person(who);
         bool lapsed = slot.status == ITrainingLedger.SlotStatus.Leased && block.timestamp > slot.deadline;
         ITrainingLedger.Claim memory request = claimOf(task, person);
-        if (slot.status != ITrainingLedger.SlotStatus.Open && !lapsed) {
-            _mustFail(
-                person, address(ledger), abi.encodeCall(ITrainingLedger.claim, (request)), "claim of a taken slot"
-            );
+        bytes memory call = abi.encodeCall(ITrainingLedger.claim, (request));
+        if (!open && !lapsed) {
+            _mustFail(person, address(ledger), call, "claim of a taken slot");
             return;
+        }
+        if (kept && block.timestamp <= slot.deadline) {
+            request.worker = slot.worker == WORKER ? OTHER : WORKER;
+            call = abi.encodeCall(ITrainingLedger.claim, (request));
+            _mustFail(request.worker, address(ledger), call, "claim of a slot kept for the winner");
+            if (person != slot.worker) return;
+            request.worker = person;
         }
         uint256 free = stakedOf(person) - lockedOf(person);
         if (free < t.parameters.bond) return;
@@ -79,7 +100,8 @@ contract Handler is Fixture {
     function submit(uint256 which, uint256 steps, uint32 loss) external {
         (bool found, TaskId task, ITrainingLedger.Task memory t, ITrainingLedger.Slot memory slot) = _pick(which);
         if (!found || slot.status != ITrainingLedger.SlotStatus.Leased) return;
-        uint32 bits = uint32(between(loss, LOSS_2 - 0x400000, LOSS_4 + 0x400000));
+        // Most submissions have the loss that challengers of the attempt before have committed to.
+        uint32 bits = steps & 3 > 0 ? LOSS_3 : uint32(between(loss, LOSS_2 - 0x400000, LOSS_4 + 0x400000));
         ITrainingLedger.Submission memory result =
             resultOf(task, uint32(between(steps, t.parameters.minimumSteps, t.parameters.stepsPerRound)), bits);
         bytes memory call = abi.encodeCall(ITrainingLedger.submit, (result));
@@ -135,12 +157,16 @@ contract Handler is Fixture {
         ++done["close"];
     }
 
-    function openGame(uint256 which) external {
+    /// @dev Most challengers commit to the root that the next attempt may submit.
+    function openGame(uint256 which, uint256 who) external {
         (bool found, TaskId task, ITrainingLedger.Task memory t, ITrainingLedger.Slot memory slot) = _pick(which);
         bool open = slot.status == ITrainingLedger.SlotStatus.Submitted && block.timestamp <= slot.deadline;
-        if (!found || !open) return;
-        vm.prank(CHALLENGER);
-        game.open(task, t.currentRound, 0, slot.attempt, slot.stateRoot, Root.wrap(bytes32(uint256(1))));
+        address person = _person(who);
+        if (!found || !open || stakedOf(person) - lockedOf(person) < t.parameters.bond) return;
+        Root claimed = who & 3 > 0 ? _redone(task, t, slot.attempt + 1) : Root.wrap(bytes32(uint256(1)));
+        vm.prank(person);
+        game.open(task, t.currentRound, 0, slot.attempt, slot.stateRoot, claimed);
+        bonds[person] += t.parameters.bond;
         ++done["open game"];
     }
 
@@ -149,22 +175,52 @@ contract Handler is Fixture {
         if (count == 0) return;
         uint256 number = count - 1 - which % (count < LIVELY_TASKS ? count : LIVELY_TASKS);
         DecidedDisputeGame.Game memory played = game.getGame(number);
-        if (played.settled) return;
+        if (played.outcome != IDisputeGame.Outcome.Running) return;
         ITrainingLedger.Slot memory slot = ledger.getSlot(played.task, played.round, 0);
         bool live = slot.attempt == played.attempt && slot.status == ITrainingLedger.SlotStatus.Submitted;
+        uint256 bond = ledger.getTask(played.task).parameters.bond;
+        bonds[played.challenger] -= bond;
         if (live && fell) {
-            uint256 bond = ledger.getTask(played.task).parameters.bond;
-            burned += bond - bond / 2;
-            bonds[slot.worker] -= bond;
+            _fallen.push(Fallen(played.task, played.round, played.attempt, slot.worker, played.challenger));
             ++done["fall"];
+        } else if (live) {
+            burned += bond - bond / 2;
+            ++done["won defence"];
         } else {
-            ++done["harmless verdict"];
+            ++done["void game"];
         }
-        game.decide(number, fell);
+        IDisputeGame.Outcome outcome = fell ? IDisputeGame.Outcome.ChallengerWon : IDisputeGame.Outcome.DefenderWon;
+        game.decide(number, live ? outcome : IDisputeGame.Outcome.Void);
+    }
+
+    function awardFall(uint256 which) external {
+        if (_fallen.length == 0) return;
+        which = which % _fallen.length;
+        Fallen memory fallen = _fallen[which];
+        bytes memory call = abi.encodeCall(ITrainingLedger.awardFall, (fallen.task, fallen.round, 0, fallen.attempt));
+        ITrainingLedger.Task memory task = ledger.getTask(fallen.task);
+        ITrainingLedger.Slot memory slot = ledger.getSlot(fallen.task, fallen.round, 0);
+        bool redone = slot.status == ITrainingLedger.SlotStatus.Finalised;
+        if (!redone && !(task.closed && slot.status == ITrainingLedger.SlotStatus.Open)) {
+            _mustFail(OTHER, address(ledger), call, "bond taken before the slot has its state");
+            return;
+        }
+        address winner = fallen.winner;
+        if (redone) winner = game.earliest(fallen.task, fallen.round, 0, fallen.attempt, slot.stateRoot);
+        uint256 awarded = winner == address(0) ? 0 : task.parameters.bond / 2;
+        uint256 credit = vault.creditOf(winner);
+        ledger.awardFall(fallen.task, fallen.round, 0, fallen.attempt);
+        vm.assertEq(vault.creditOf(winner), credit + awarded, "award");
+        bonds[fallen.worker] -= task.parameters.bond;
+        burned += task.parameters.bond - awarded;
+        _mustFail(OTHER, address(ledger), call, "bond taken twice");
+        _fallen[which] = _fallen[_fallen.length - 1];
+        _fallen.pop();
+        ++done[!redone ? "award of a closed task" : awarded > 0 ? "award" : "award to nobody"];
     }
 
     function withdraw(uint256 who) external {
-        address person = who % 5 == 4 ? CHALLENGER : who % 5 == 3 ? REQUESTER : _person(who);
+        address person = who % 5 == 4 ? REQUESTER : _person(who);
         if (vault.creditOf(person) == 0) return;
         vm.prank(person);
         vault.withdraw();
@@ -204,6 +260,11 @@ contract Handler is Fixture {
         return tasks;
     }
 
+    /// @notice Bonds of fallen submissions that nobody has taken yet.
+    function fallenCount() external view returns (uint256) {
+        return _fallen.length;
+    }
+
     function everybody() external view returns (address[] memory) {
         return people;
     }
@@ -219,6 +280,12 @@ contract Handler is Fixture {
         (bool good,) = target.call(call);
         if (good) (broken, breach) = (broken + 1, what);
         ++done[what];
+    }
+
+    /// @dev What `resultOf` gives for this attempt with a loss of 3.
+    function _redone(TaskId task, ITrainingLedger.Task memory t, uint32 attempt) private pure returns (Root root) {
+        uint256 seed = uint256(keccak256(abi.encode(task, t.currentRound, attempt)));
+        (root,) = StateTree.commit(StateTree.tensorRoots(LOSS_3, t.parameters.stateTensors, seed));
     }
 
     function _person(uint256 who) private view returns (address) {

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+
+import {TaskReader} from "./TaskReader.sol";
+import {IDisputeGame} from "./interfaces/IDisputeGame.sol";
+import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
+import {TaskStorage} from "./libraries/TaskStorage.sol";
+import {AttemptKey, Root, TaskId, attemptKey} from "./types/Identifiers.sol";
+
+/// @title The ledger's side of disputes: bonds, falls and what follows from them
+/// @dev INVARIANT: each bond leaves once. A challenger's ends with its game; a worker's with `finalise`, with its lease,
+/// or, after a fall, with `awardFall`.
+abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
+    using TaskStorage for ITrainingLedger.Slot;
+
+    mapping(AttemptKey key => TaskStorage.Fall) private _falls;
+
+    modifier onlyDisputeGame() {
+        require(msg.sender == _DISPUTE_GAME, OnlyDisputeGame(msg.sender));
+        _;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function gameOpened(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot, address challenger)
+        external
+        onlyDisputeGame
+        nonReentrantView
+        returns (Disputed memory)
+    {
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot storage stored = _slot(task, round, slot);
+        Slot memory disputed = stored;
+        require(attempt == disputed.attempt, WrongAttempt(attempt, disputed.attempt));
+        require(disputed.status == SlotStatus.Submitted, WrongStatus(disputed.status, SlotStatus.Submitted));
+        require(stateRoot == disputed.stateRoot, WrongState(stateRoot, disputed.stateRoot));
+        require(block.timestamp <= disputed.deadline, WindowOver(disputed.deadline, block.timestamp));
+
+        uint16 openGames = disputed.openGames + 1;
+        stored.openGames = openGames;
+        emit GameOpened(task, round, 0, attempt, openGames);
+        _VAULT.lockBond(challenger, terms.bond);
+        return Disputed({
+            worker: disputed.worker,
+            steps: disputed.steps,
+            leaseSeconds: terms.leaseSeconds,
+            baseRoot: _base(task, round),
+            programRoot: _tasks[task].programRoot,
+            datasetRoot: _tasks[task].datasetRoot
+        });
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function gameSettled(
+        TaskId task,
+        uint32 round,
+        uint32 slot,
+        uint32 attempt,
+        IDisputeGame.Outcome outcome,
+        address challenger
+    ) external onlyDisputeGame nonReentrant {
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot storage stored = _slot(task, round, slot);
+        Slot memory disputed = stored;
+        bool stands = attempt == disputed.attempt && disputed.status == SlotStatus.Submitted;
+        bool fell = stands && outcome == IDisputeGame.Outcome.ChallengerWon;
+        if (fell) {
+            _falls[attemptKey(task, round, slot, attempt)] = TaskStorage.Fall(disputed.worker, challenger);
+            _reopen(stored, attempt, challenger, uint40(block.timestamp) + terms.leaseSeconds);
+            emit SubmissionFell(task, round, disputed.worker, 0, attempt, disputed.stateRoot);
+        } else if (stands) {
+            stored.openGames = disputed.openGames - 1;
+        }
+        if (stands) emit GameSettled(task, round, 0, attempt, fell, disputed.openGames - 1);
+
+        if (stands && outcome == IDisputeGame.Outcome.DefenderWon) {
+            _VAULT.takeBond(challenger, terms.bond, terms.bond, disputed.worker, terms.bond / 2);
+        } else {
+            _VAULT.settle(task, challenger, 0, challenger, terms.bond);
+        }
+        if (fell && terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function awardFall(TaskId task, uint32 round, uint32 slot, uint32 attempt) external nonReentrant {
+        TaskStorage.Terms memory terms = _terms(task);
+        AttemptKey key = attemptKey(task, round, slot, attempt);
+        TaskStorage.Fall memory fall = _falls[key];
+        require(fall.worker != address(0), NothingToAward(task, round, slot, attempt));
+        Slot storage redone = _slot(task, round, slot);
+        SlotStatus status = redone.status;
+        address winner = fall.winner;
+        if (status == SlotStatus.Finalised) {
+            winner = IDisputeGame(_DISPUTE_GAME).earliest(task, round, slot, attempt, redone.stateRoot);
+        } else {
+            // A closed task takes no more claims: its open slot is never redone.
+            bool given = terms.phase == TaskStorage.Phase.Closed && status == SlotStatus.Open;
+            require(given, WrongStatus(status, SlotStatus.Finalised));
+        }
+
+        delete _falls[key];
+        uint256 awarded = winner == address(0) ? 0 : terms.bond / 2;
+        emit FallAwarded(task, round, fall.worker, 0, attempt, winner, awarded, terms.bond - awarded);
+        _VAULT.takeBond(fall.worker, terms.bond, terms.bond, winner, awarded);
+    }
+
+    /// @dev The next attempt of a slot, until `deadline` for `winner` only.
+    function _reopen(Slot storage slot, uint32 attempt, address winner, uint40 deadline) internal {
+        slot.writeHead(winner, attempt + 1, deadline, SlotStatus.Open);
+        (slot.payout, slot.steps, slot.heldOutLoss) = (address(0), 0, 0);
+        slot.stateRoot = Root.wrap(0);
+    }
+
+    function _refundAll(TaskId task) internal returns (uint256) {
+        return _VAULT.refundEscrow(task, _tasks[task].requester, 0);
+    }
+}
