@@ -1,8 +1,29 @@
 import numpy as np
 import pytest
+import torch
 from small_programs import KINDS, TEXT, Runs, small
 
+from trainer.native import CompilerError
+from trainer.native.cuda import find_nvrtc
 from trainer.program.description import ProgramDescription
+
+
+def _has_nvrtc() -> bool:
+    try:
+        return find_nvrtc((9, 0)).architecture == 90
+    except CompilerError:
+        return False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what this machine cannot run: pytest counts it as deselected. tools/gpu_check.sh runs it all."""
+    tries = {"gpu": torch.cuda.is_available, "nvrtc": _has_nvrtc}
+    needed = {name for item in items for name in tries if item.get_closest_marker(name)}
+    absent = [name for name in sorted(needed) if not tries[name]()]
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(params=KINDS, ids=lambda p: "-".join([p[0], *(f"{k}={v}" for k, v in p[1].items())]))
