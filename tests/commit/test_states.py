@@ -70,6 +70,12 @@ def test_tensor_root_binds_dtype_and_little_endian_bytes(dtype: torch.dtype) -> 
         assert bytes(tensor_bytes(tensor)) == struct.pack("<4f", 1, 2, 3, 4)
 
 
+def test_tensor_root_of_one_element_with_any_stride() -> None:
+    values = torch.tensor([7, 8, 9], dtype=torch.int16)
+    for view in (values[1].expand(1), values[1].expand(1, 1).clone(), values[1:2], values[1::2]):
+        assert tensor_root(view) == tensor_root(torch.tensor([8], dtype=torch.int16))
+
+
 def test_tensor_root_of_a_view_is_that_of_its_row_major_copy() -> None:
     base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
     assert tensor_root(base.t()) == tensor_root(base.t().contiguous())

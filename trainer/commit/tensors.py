@@ -34,6 +34,8 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     if sys.byteorder != "little":
         raise ValueError("this machine stores numbers big-endian, and tensors are committed little-endian")
     plain = tensor.detach().to("cpu").contiguous().reshape(-1)
+    # One element may lie contiguous with any stride, and views as bytes insist on 1.
+    plain = plain.as_strided(plain.shape, (1,))
     return plain.view(torch.uint8).numpy().data
 
 
