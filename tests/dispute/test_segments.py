@@ -56,7 +56,7 @@ class World:
     def source(self) -> SegmentSource:
         return SegmentSource(
             self.chain,
-            store_url=self.store.url,
+            store_of=lambda task: self.store.url,
             cache=self.folder / "cache",
             journals=self.folder / "journals",
             engine=engine(),

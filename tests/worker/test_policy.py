@@ -92,6 +92,11 @@ TABLE: list[tuple[dict[str, Any], Reason]] = [
         Reason("slots", "it asks for 4 workers a round; this version does one a round"),
     ),
     (
+        {"slot": held(SlotStatus.OPEN)},
+        Reason("reserved", f"round 1 is kept for {BOB}, who won the dispute about it, for 30 s more",
+               (1, SlotStatus.OPEN, BOB, 2)),
+    ),
+    (
         {"slot": held(SlotStatus.LEASED)},
         Reason("leased", f"round 1 is leased to {BOB} for 30 s more", (1, SlotStatus.LEASED, BOB, 2)),
     ),
@@ -178,7 +183,9 @@ def test_claimable_is_open_or_leased_and_over(status: SlotStatus, deadline: int,
     slot = held(status, deadline=deadline)
     over = status is SlotStatus.LEASED and now > deadline
     assert lease_over(slot, now) is over
-    assert claimable(slot, now) is (over or status is SlotStatus.OPEN)
+    # An open slot with a deadline is kept for who won the game about it.
+    assert claimable(slot, now, BOB) is (over or status is SlotStatus.OPEN)
+    assert claimable(slot, now, ALICE) is (over or (status is SlotStatus.OPEN and now > deadline))
     assert mine(slot, BOB.upper().replace("X", "x")) is (status is not SlotStatus.OPEN)
     assert not mine(slot, ALICE)
 

@@ -243,6 +243,7 @@ def bench(
     recorder: Recorder | None = None,
     staked_by: str | None = None,
     runs_on: Engine | None = None,
+    games: Any = None,
     **options: Any,
 ) -> Bench:
     """A worker in `folder`/<address>. Made again for the same folder it is the same worker, started again."""
@@ -270,6 +271,7 @@ def bench(
         store_url=str(folder / "store"),
         reporter=recorder,
         stop=stop,
+        games=games,
         open_store=open_store or (lambda url: BlobStore(url, cache=home / "cache", pause=0.01)),
         clock=lambda: stop.seconds,
     )

@@ -72,6 +72,7 @@ class Player:
     Args:
         clock: seconds that only go forward, for retries; time in games is the chain's.
         only: play this game alone.
+        poll_seconds: how often `must_move` asks the chain.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class Player:
         reporter: Reporter,
         clock: Callable[[], float],
         only: int | None = None,
+        poll_seconds: float = 0.0,
     ) -> None:
         self._chain, self._truths, self._owner = chain, truths, owner
         self._reporter, self._clock, self._only = reporter, clock, only
+        self._poll_seconds, self._asked_at = poll_seconds, -float("inf")
         self._minimum_move: int | None = None
         self._running: dict[int, GameView] = {}  # as they were at the last look
         self._looked = False
@@ -118,8 +121,16 @@ class Player:
         )
 
     def must_move(self) -> bool:
-        """Whether a game waits for a move of this stake that has not been tried yet."""
-        waiting = [view for view in self._games(only_running=True) if self._mine_to_move(view)]
+        """Whether a game waits for a move of this stake that has not been tried yet. A silent chain says no."""
+        if self._clock() - self._asked_at < self._poll_seconds:
+            return False
+        self._asked_at = self._clock()
+        try:
+            waiting = [view for view in self._games(only_running=True) if self._mine_to_move(view)]
+        except ChainError as error:
+            if not is_outage(error):
+                raise
+            return False
         return any(
             view.number not in self._trouble and view.position.digest() not in self._conceded for view in waiting
         )

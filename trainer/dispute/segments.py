@@ -75,7 +75,7 @@ class SegmentSource:
     """Gives `SegmentTruth`s, the last few of which stay at hand.
 
     Args:
-        store_url: one's own store, where everything is looked for. cache: of downloads, may be shared.
+        store_of: URL of the store where everything about a task is looked for. cache: of downloads, may be shared.
         journals: folder for states of segments, which nobody else writes to.
         engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
         between: see `SegmentTruth`: a way to stop in the middle.
@@ -85,14 +85,14 @@ class SegmentSource:
         self,
         chain: ChainReader,
         *,
-        store_url: str,
+        store_of: Callable[[int], str],
         cache: Path,
         journals: Path,
         engine: Engine,
         between: Callable[[], None] | None = None,
     ) -> None:
         self._chain = chain
-        self._store_url, self._cache, self._journals = store_url, cache, journals
+        self._store_of, self._cache, self._journals = store_of, cache, journals
         self._engine, self._between = engine, between
         self._materials: OrderedDict[int, Materials] = OrderedDict()
         self._truths: OrderedDict[Segment, SegmentTruth] = OrderedDict()
@@ -155,7 +155,7 @@ class SegmentSource:
     def _materials_of(self, segment: Segment) -> Materials:
         known = self._materials.get(segment.task)
         if known is None or not _fits(known, segment):
-            known = open_materials(self._chain, segment.task, self._store_url, self._cache)
+            known = open_materials(self._chain, segment.task, self._store_of(segment.task), self._cache)
             if not _fits(known, segment):
                 raise DataError(
                     f"Task {segment.task} has not the programs and data that its dispute is about.",

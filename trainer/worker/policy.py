@@ -95,9 +95,13 @@ def lease_over(slot: Slot, now: int) -> bool:
     return slot.status is SlotStatus.LEASED and now > slot.deadline
 
 
-def claimable(slot: Slot, now: int) -> bool:
-    """Whether the contract would let somebody claim the slot now."""
-    return slot.status is SlotStatus.OPEN or lease_over(slot, now)
+def claimable(slot: Slot, now: int, worker: str) -> bool:
+    """Whether the contract would let this worker claim the slot now.
+
+    A slot whose submission fell is open, but until its deadline only for who won the game.
+    """
+    reserved = now <= slot.deadline and slot.worker.lower() != worker.lower()
+    return lease_over(slot, now) or (slot.status is SlotStatus.OPEN and not reserved)
 
 
 def mine(slot: Slot, worker: str) -> bool:
@@ -130,10 +134,16 @@ def _judge_task(task: Task) -> Reason | None:
 
 def _judge_slot(facts: TaskFacts) -> Reason | None:
     slot, round_number = facts.slot, facts.task.current_round
-    if claimable(slot, facts.now):
+    if claimable(slot, facts.now, facts.worker):
         return None
     left = max(0, slot.deadline - facts.now)
     about = (round_number, slot.status, slot.worker, slot.attempt)
+    if slot.status is SlotStatus.OPEN:
+        return Reason(
+            "reserved",
+            f"round {round_number} is kept for {slot.worker}, who won the dispute about it, for {left} s more",
+            about,
+        )
     if slot.status is SlotStatus.LEASED:
         return Reason("leased", f"round {round_number} is leased to {slot.worker} for {left} s more", about)
     if slot.status is SlotStatus.SUBMITTED:

@@ -38,6 +38,10 @@ from trainer.worker.stop import Stop
 RESUME = "Run the same command again: it goes on where this one stopped."
 
 
+class MoveDue(Exception):
+    """A dispute waits for this worker's move: training stops for it, and goes on from its snapshot afterwards."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A round that can be trained here: `start` is its base state, or a snapshot of training begun before."""
@@ -99,6 +103,7 @@ class RoundRunner:
         reporter: Reporter,
         stop: Stop,
         earned: Callable[[], int],
+        move_due: Callable[[], bool] = lambda: False,
     ) -> None:
         self._chain = chain
         self._options = options
@@ -108,6 +113,7 @@ class RoundRunner:
         self._reporter = reporter
         self._stop = stop
         self._earned = earned
+        self._move_due = move_due
 
     def run(self, prepared: Prepared, lease: Lease) -> RoundDone:
         """Takes a leased round to its submission.
@@ -117,6 +123,7 @@ class RoundRunner:
             Interrupted, Terminated: asked to stop; the snapshot is written.
             ResourceError: disk or memory ran out; the last snapshot is kept.
             MachineFault: the run that was repeated on the reference gave other bits; the snapshots are gone.
+            MoveDue: a dispute comes first; the snapshot is written.
         """
         trained = prepared.snapshot
         if trained is None or trained.stage != "trained":
@@ -153,7 +160,7 @@ class RoundRunner:
                     on_step=show,
                     snapshot=keep,
                     snapshot_seconds=self._options.snapshot_seconds,
-                    should_stop=lambda: self._stop.requested or watch.problem is not None,
+                    should_stop=lambda: self._stop.requested or watch.problem is not None or self._move_due(),
                     # Any run of the segment, the evaluation too; nobody can know beforehand which.
                     recheck=secrets.randbelow(asked - before + 1),
                 )
@@ -167,7 +174,9 @@ class RoundRunner:
             done = before + result.steps
             if self._stop.requested:
                 raise self._stop.error(remedy=f"Step {done} of {asked} is kept. {RESUME}")
-            raise LeaseLost(watch.problem or "", remedy=f"Step {done} of {asked} is kept, in case the slot comes back.")
+            if watch.problem is None:
+                raise MoveDue
+            raise LeaseLost(watch.problem, remedy=f"Step {done} of {asked} is kept, in case the slot comes back.")
         if before == 0:  # in what was left of a round, measuring and the repeated run would count for too much
             self._speeds.note(program.root, self._engine.setting, seconds=result.seconds, steps=result.steps)
         if result.not_finite_at is not None:

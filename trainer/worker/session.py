@@ -7,18 +7,21 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ledger.atomic import release_lock, try_lock
 from ledger.errors import UsageError
+from trainer.dispute.player import GameChain, Player
+from trainer.dispute.segments import SegmentSource
 from trainer.engine.engines import Engine
 from trainer.store import BlobStore
 from trainer.worker.board import Board
 from trainer.worker.machine import SpeedRecord
-from trainer.worker.policy import WorkerOptions
+from trainer.worker.policy import WorkerOptions, judge_store
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter
-from trainer.worker.round import RoundRunner
+from trainer.worker.round import RESUME, RoundRunner
 from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
 from trainer.worker.worker import Worker
@@ -67,12 +70,14 @@ def make_worker(
     store_url: str,
     reporter: Reporter,
     stop: Stop,
+    games: GameChain | None = None,
     open_store: Callable[[str], BlobStore] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Worker:
     """A worker over its parts; the caller holds its lock.
 
-    `open_store` and `clock` (seconds that only go forward) are given by tests; time for them may be a chain's.
+    `games` is where it defends its submissions; without, it does not. `open_store` and `clock` (seconds that only go
+    forward) are given by tests; time for them may be a chain's.
     """
     folder, cache = worker_folder(home, signer), home / "cache"
     snapshots = SnapshotStore(folder / "snapshots")
@@ -93,6 +98,17 @@ def make_worker(
         stop=stop,
         clock=clock,
     )
+    player = None
+    if games is not None:
+        source = SegmentSource(
+            chain,
+            store_of=lambda task: judge_store(chain.store_url(task), store_url, options.allowed_stores) or store_url,
+            cache=cache,
+            journals=folder / "disputes",
+            engine=engine,
+            between=partial(_stop_between, stop),
+        )
+        player = Player(games, source, owner=worker, reporter=reporter, clock=clock, poll_seconds=options.poll_seconds)
     runner = RoundRunner(
         chain,
         options=options,
@@ -102,6 +118,7 @@ def make_worker(
         reporter=reporter,
         stop=stop,
         earned=lambda: board.earned,
+        move_due=(lambda: False) if player is None else player.must_move,
     )
     return Worker(
         chain,
@@ -115,4 +132,11 @@ def make_worker(
         reporter=reporter,
         stop=stop,
         clock=clock,
+        player=player,
     )
+
+
+def _stop_between(stop: Stop) -> None:
+    """Ends the computing of a dispute's values where a stop was asked for; states on disk are kept."""
+    if stop.requested:
+        raise stop.error(remedy=RESUME)

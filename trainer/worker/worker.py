@@ -14,6 +14,7 @@ from ledger.amounts import format_tokens
 from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
 from ledger.ticket import Ticket
 from ledger.types import SlotStatus
+from trainer.dispute.player import Player
 from trainer.worker.board import Board, TaskView
 from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
 from trainer.worker.policy import (
@@ -28,7 +29,7 @@ from trainer.worker.policy import (
 )
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter
-from trainer.worker.round import RESUME, Prepared, RoundDone, RoundRunner, describe_lease
+from trainer.worker.round import RESUME, MoveDue, Prepared, RoundDone, RoundRunner, describe_lease
 from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
 from trainer.worker.workshop import Workshop
@@ -77,6 +78,7 @@ class Worker:
         reporter: Reporter,
         stop: Stop,
         clock: Callable[[], float],
+        player: Player | None = None,
     ) -> None:
         self._chain = chain
         self._signer = signer
@@ -89,6 +91,7 @@ class Worker:
         self._reporter = reporter
         self._stop = stop
         self._clock = clock
+        self._player = player
         self._submitted: set[tuple[int, int]] = set()
         self._waiting: dict[tuple[int, int], RoundDone] = {}
         self._lost: LeaseLost | None = None
@@ -116,6 +119,9 @@ class Worker:
                 self._lost = error
                 self._reporter.say("lease-lost", str(error))
                 self._shown.clear()
+                continue
+            except MoveDue:
+                self._reporter.say("move-due", "Training is kept: a dispute waits for a move, which comes first.")
                 continue
             except ChainError as error:
                 odd = odd + 1 if isinstance(error, ContractReverted) else 0
@@ -158,7 +164,12 @@ class Worker:
         return None
 
     def _turn(self) -> tuple[bool, bool]:
-        """One look at the chain, and at most one round done. Returns (something was done, it is time to leave)."""
+        """One look at the chain, and at most one move made or round done.
+
+        Returns (something was done, it is time to leave).
+        """
+        if self._player is not None and self._player.turn():
+            return True, False  # disputes first: more is at stake there than in any round
         views = self._board.refresh()
         self._note_ends(views)
         if self._options.finalise and sum(self._finalise(view) for view in views):
@@ -168,7 +179,18 @@ class Worker:
                 return self._go_on(view), False
         if self._may_leave():
             return False, True
-        return not self._has_done_enough() and self._take_one(views), False
+        if self._has_done_enough() or self._defends(views):
+            return False, False
+        return self._take_one(views), False
+
+    def _defends(self, views: list[TaskView]) -> bool:
+        """Whether disputes of this worker run. Then it claims nothing: a lease and a clock would run at once."""
+        games = sorted(self._player.running) if self._player is not None else []
+        if games:
+            which = f"dispute {games[0]} of yours runs" if len(games) == 1 else f"{len(games)} disputes of yours run"
+            reason = Reason("disputed", f"{which}; no round is claimed until that is over", tuple(games))
+            self._show({view.task.number: reason for view in views if not view.over})
+        return bool(games)
 
     def _note_ends(self, views: list[TaskView]) -> None:
         """Forgets submissions that became final or fell, and snapshots of rounds that are over."""
@@ -379,6 +401,8 @@ class Worker:
         return limit is not None and len(self._submitted) >= limit
 
     def _may_leave(self) -> bool:
+        if self._player is not None and self._player.running:
+            return False
         waits = bool(self._waiting) and self._options.finalise
         if self._has_done_enough() and not waits:
             return True
