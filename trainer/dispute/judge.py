@@ -250,7 +250,7 @@ def _packed(total: int, flags: int) -> int:
 def _rounded(scene: Scene, one: Operation, at: tuple[int, ...], evidence: Evidence, accumulator: int) -> int:
     """The bits that an accumulator rounds to; a product's scales are the last two sources in every question."""
     if isinstance(one.attributes, Max):
-        return _greatest(accumulator & 0xFFFFFFFF, one.attributes.magnitudes)
+        return int(folds.round_maximum(accumulator & 0xFFFFFFFF, one.attributes.magnitudes))
     if not isinstance(one.attributes, Matmul):
         exponent = _exponent(scene, one, at, evidence)
         return int(folds.round_sum(_packed(accumulator % (1 << 64), accumulator & _FLAGS), exponent))
@@ -261,13 +261,6 @@ def _rounded(scene: Scene, one: Operation, at: tuple[int, ...], evidence: Eviden
     with np.errstate(all="ignore"):
         product = np.float32(np.float32(_nearest(accumulator) * scales[0]) * scales[1])
     return _canonical(int(product.view(np.uint32)))
-
-
-def _greatest(word: int, magnitudes: bool) -> int:
-    """The bits of a MAX from the low 32 bits of its accumulator."""
-    if magnitudes:
-        return _canonical(word & _MAGNITUDE)
-    return _canonical(int(folds.round_maximum(word, False)))
 
 
 def _nearest(accumulator: int) -> np.float32:

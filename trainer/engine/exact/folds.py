@@ -93,10 +93,12 @@ def maximum_accumulators(x: Words, magnitudes: bool, block: int) -> list[int]:
 
 
 def round_maximum(word: int, magnitudes: bool) -> np.uint32:
-    """The bits of the element."""
-    if magnitudes:
-        return np.uint32(word)
-    return np.uint32(word ^ _SIGN if word & _SIGN else word ^ _SIGN ^ _MAGNITUDE)
+    """The bits of the element. A word that no fold gives, which a dispute may hold, is read as contracts read it: its
+    low 32 bits, and the one NaN for what no value has."""
+    word &= 0xFFFFFFFF
+    unsigned = word ^ _SIGN if word & _SIGN else word ^ _SIGN ^ _MAGNITUDE
+    bits = word & _MAGNITUDE if magnitudes else unsigned
+    return np.uint32(CANONICAL_NAN if bits & _MAGNITUDE > _INFINITY else bits)
 
 
 def _starts(length: int, block: int) -> range:
