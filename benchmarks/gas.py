@@ -131,7 +131,7 @@ def report(used: dict[str, list[int]]) -> dict[str, Any]:
     rounds = [sum(entry) for entry in zip(used["claim"], used["submit"], used["finalise"], strict=True)]
     sizes = {
         name: len(load_artifact(name).runtime_bytecode)
-        for name in ("TrainingToken", "StakeVault", "TrainingLedger", "NoDisputeGame")
+        for name in ("TrainingToken", "StakeVault", "TrainingLedger", "DisputeGame", "StepReferee")
     }
     return {
         "command": "python benchmarks/gas.py",

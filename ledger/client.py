@@ -276,6 +276,32 @@ class LedgerClient(LedgerReader):
         """
         return self._write(self._ledger.functions.expireLease(task, round_number, slot, attempt), task=task)
 
+    def award_fall(self, task: int, round_number: int, *, attempt: int, slot: int = 0) -> Receipt | None:
+        """Takes the bond of a submission that fell, once its slot has found its state. None where that is done already.
+
+        Anybody may: half is burned, half goes to the earliest challenger who had named the right state.
+
+        Raises:
+            ContractReverted: among others `WrongStatus` (the slot is not final yet), `NothingToAward` (no submission
+                of this attempt fell).
+        """
+        try:
+            return self._write(self._ledger.functions.awardFall(task, round_number, slot, attempt), task=task)
+        except ContractReverted as problem:
+            if problem.error == "NothingToAward" and self._is_awarded(task, round_number, attempt, slot):
+                return None
+            raise
+
+    def _is_awarded(self, task: int, round_number: int, attempt: int, slot: int) -> bool:
+        found = fetch_events(
+            self.web3,
+            self.deployment,
+            names={"FallAwarded"},
+            topics=[task.to_bytes(32, "big"), round_number.to_bytes(32, "big")],
+            artifacts=self.artifacts,
+        )
+        return any((event.arguments["attempt"], event.arguments["slot"]) == (attempt, slot) for event in found)
+
     # --- money ---
 
     def transfer_token(self, to: str, amount: int) -> Receipt:

@@ -23,10 +23,17 @@ from ledger.errors import ChainError, SettingsError, SpecificationError, StaleDe
 from ledger.rpc import chain_id, endpoint
 from ledger.tx import TransactionSender
 
-RECORD_FORMAT = "trainledger/deployment/1"
+RECORD_FORMAT = "trainledger/deployment/2"
+_OLDER_FORMATS = ("trainledger/deployment/1",)
 _DAY = 24 * 3600
 # Field of the record -> contract; a token of somebody else's is checked for code only.
-_CONTRACTS = {"token": "TrainingToken", "vault": "StakeVault", "ledger": "TrainingLedger", "game": "NoDisputeGame"}
+_CONTRACTS = {
+    "token": "TrainingToken",
+    "vault": "StakeVault",
+    "ledger": "TrainingLedger",
+    "game": "DisputeGame",
+    "referee": "StepReferee",
+}
 _FRESH = "Deploy again with `trainledger deploy`, or name another record with --deployment."
 
 
@@ -37,6 +44,8 @@ class DeploymentParameters:
     Attributes:
         unbonding_delay: between asking for stake and getting it.
         minimum_bond, minimum_window, minimum_lease: the least that any task may ask for.
+        minimum_clock: least time that each side of a dispute has in all; long leases give more (docs/dispute.md).
+        minimum_move: time that a side has for each move, however little is left on its clock.
         token_supply: minted to the deployer; without effect where a token is given.
     """
 
@@ -44,18 +53,29 @@ class DeploymentParameters:
     minimum_bond: int
     minimum_window: int
     minimum_lease: int
+    minimum_clock: int
+    minimum_move: int
     token_supply: int = 10**27
 
 
 # For a chain on one's own machine: rounds of seconds, so that a whole task fits into a coffee break. The supply,
 # a thousand million tokens, is for handing out.
-LOCAL_PARAMETERS = DeploymentParameters(unbonding_delay=30, minimum_bond=10**15, minimum_window=2, minimum_lease=2)
+# A dispute's clocks stop for nobody, so they leave a busy machine the time to recompute a segment.
+LOCAL_PARAMETERS = DeploymentParameters(
+    unbonding_delay=30, minimum_bond=10**15, minimum_window=2, minimum_lease=2, minimum_clock=120, minimum_move=30
+)
 
 # For a chain shared with strangers. A week of unbonding outlasts any sensible window, so that stake cannot leave before
 # what it vouched for is judged; an hour of window lets a watcher in an outage or a congested chain still answer; a
 # lease of ten minutes keeps claims from being churned; a bond of one token makes each claim cost something to waste.
+# In a dispute an hour on each clock leaves room for some recomputing, and ten minutes for each move outlast a crash.
 PUBLIC_PARAMETERS = DeploymentParameters(
-    unbonding_delay=7 * _DAY, minimum_bond=10**18, minimum_window=3600, minimum_lease=600
+    unbonding_delay=7 * _DAY,
+    minimum_bond=10**18,
+    minimum_window=3600,
+    minimum_lease=600,
+    minimum_clock=3600,
+    minimum_move=600,
 )
 
 
@@ -74,6 +94,7 @@ class Deployment:
     vault: str
     ledger: str
     game: str
+    referee: str
     block_number: int
     block_hash: str
     artifact_hashes: Mapping[str, str]
@@ -95,6 +116,7 @@ class Deployment:
 
         Raises:
             SettingsError: there is none, or it is not a deployment record.
+            StaleDeployment: it was written by a version whose contracts were others.
         """
         file = _record_path(path)
         try:
@@ -108,6 +130,10 @@ class Deployment:
             reason = str(problem).rstrip(".")
             raise SettingsError(f"The deployment record {file} cannot be read: {reason}.", remedy=_FRESH) from None
         names = {field.name for field in fields(cls)}
+        if isinstance(document, dict) and document.get("format") in _OLDER_FORMATS:
+            raise StaleDeployment(
+                f"The deployment record {file} is of an older trainledger, without a dispute game.", remedy=_FRESH
+            )
         if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
             raise SettingsError(f"{file} is not a record of format {RECORD_FORMAT}.", remedy=_FRESH)
         if missing := sorted(names - set(document)):
@@ -188,10 +214,10 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, ledger and dispute game, and the token unless one is given.
+    """Deploys vault, ledger, dispute game and its referee, and the token unless one is given.
 
-    Vault and ledger know each other by immutable addresses, so each is told the other's before it exists: the address
-    of a contract follows from its deployer and nonce.
+    Vault, game and ledger know each other by immutable addresses, so the first two are told the ledger's before it
+    exists: the address of a contract follows from its deployer and nonce.
 
     Args:
         token: an existing ERC-20 that moves exact amounts and can be burned.
@@ -208,14 +234,16 @@ def deploy(
     elif not web3.eth.get_code(Web3.to_checksum_address(token), "latest"):
         raise ChainError(f"There is no token contract at {token}.", remedy="Name the address of an ERC-20.")
     token = Web3.to_checksum_address(token)
-    game, _ = _create(sender, artifacts["NoDisputeGame"], b"")
+    referee, _ = _create(sender, artifacts["StepReferee"], b"")
     nonce = web3.eth.get_transaction_count(owner, "pending")
-    ledger = predict_address(owner, nonce + 1)
+    ledger = predict_address(owner, nonce + 2)
     vault, _ = _create(
         sender,
         artifacts["StakeVault"],
         abi_encode(["address", "address", "uint64"], [token, ledger, parameters.unbonding_delay]),
     )
+    clocks = [ledger, referee, parameters.minimum_clock, parameters.minimum_move]
+    game, _ = _create(sender, artifacts["DisputeGame"], abi_encode(["address", "address", "uint32", "uint32"], clocks))
     limits = [vault, game, parameters.minimum_bond, parameters.minimum_window, parameters.minimum_lease]
     actual, receipt_block = _create(
         sender,
@@ -235,6 +263,7 @@ def deploy(
         vault=vault,
         ledger=ledger,
         game=game,
+        referee=referee,
         block_number=number,
         block_hash=block_hash,
         artifact_hashes={name: artifacts[name].code_hash() for name in own},

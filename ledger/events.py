@@ -1,4 +1,4 @@
-"""Logs of the ledger, the vault and the token, fetched in pieces and decoded with the artifacts' ABIs."""
+"""Logs of ledger, vault, token and dispute game, fetched in pieces and decoded with the artifacts' ABIs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ledger.errors import ChainError
 from ledger.rpc import endpoint
 from ledger.types import Event
 
-_SOURCES = {"token": "TrainingToken", "vault": "StakeVault", "ledger": "TrainingLedger"}
+_SOURCES = {"token": "TrainingToken", "vault": "StakeVault", "ledger": "TrainingLedger", "game": "DisputeGame"}
 
 
 def event_names(artifacts: Mapping[str, Artifact] | None = None) -> dict[str, list[str]]:

@@ -45,12 +45,12 @@ class LedgerReader:
         self._token = self._contract("TrainingToken", deployment.token)
         self._vault = self._contract("StakeVault", deployment.vault)
         self._ledger = self._contract("TrainingLedger", deployment.ledger)
-        self._game = self._contract("IDisputeGame", deployment.game)
+        self._game = self._contract("DisputeGame", deployment.game)
         self._names = {
             deployment.token: "TrainingToken",
             deployment.vault: "StakeVault",
             deployment.ledger: "TrainingLedger",
-            deployment.game: "IDisputeGame",
+            deployment.game: "DisputeGame",
         }
         self._symbol: str | None = None
         self._behind_seconds = _BEHIND_SECONDS

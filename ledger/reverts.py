@@ -43,7 +43,17 @@ _REMEDIES: Mapping[str, str] = {
     "NothingToWithdraw": "Rewards are credited when a round is finalised; see `trainledger rewards`.",
     "ERC20InsufficientBalance": "Get more tokens, or spend fewer.",
     "ERC20InsufficientAllowance": "Approve the vault for the amount, or use a token that has EIP-2612 permits.",
-    "DisputesNotAvailable": "This deployment has no dispute game.",
+    "GameOver": "Nothing is left to do; see `trainledger dispute show`.",
+    "GamesStillOpen": "Wait until they are over; `trainledger dispute list --running` shows them.",
+    "NoSuchGame": "See `trainledger dispute list` for the games there are.",
+    "NotLate": "Try again after the deadline that `trainledger dispute show` gives.",
+    "NotYourMove": "Act as the party whose turn it is, with --account, or wait; `trainledger dispute show` tells.",
+    "NothingToAward": "See `trainledger task show` for the attempts there were.",
+    "SubmissionStands": "It has not fallen; play on, or settle the game once a clock has run out.",
+    "TooLate": "The deadline has passed: anybody may now end the game with `trainledger dispute settle`.",
+    "WindowOver": "A submission can be challenged only until its challenge window ends.",
+    "WrongPosition": "The game has moved on, or the chain was reorganised; look at it again.",
+    "WrongState": "The slot holds another state now; look at it again.",
 }
 
 # Which arguments of an error are wei of the token. The ABI does not tell amounts from other numbers.

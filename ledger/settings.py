@@ -24,6 +24,7 @@ from ledger.toml import parse_toml
 
 __all__ = ["SETTINGS", "Setting", "Settings", "load_settings"]
 
+_YEAR = 365 * 86_400  # the contracts take no longer period
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,4})?")
 
 
@@ -44,6 +45,8 @@ class Settings:
         confirmations: blocks that must follow a transaction's block before it counts.
         rpc_timeout: seconds after which an RPC call is given up.
         snapshot_seconds: longest training time lost by a kill.
+        minimum_clock, minimum_move: seconds of a dispute's clocks in deployments made from here; None means what suits
+            the chain.
         minimum_pay: wei a round must pay at full performance for a worker to take it.
         device: "cpu" or "cuda", with ":<number>" for one of several.
         threads: of the CPU that a program runs on; 0 takes all that there are. Results do not depend on it.
@@ -65,6 +68,8 @@ class Settings:
     confirmations: int = 0
     rpc_timeout: float = 10.0
     snapshot_seconds: float = 10.0
+    minimum_clock: int | None = None
+    minimum_move: int | None = None
     minimum_pay: int = 0
     device: str = "cpu"
     threads: int = 0
@@ -213,6 +218,10 @@ SETTINGS: dict[str, Setting] = {
         Setting("confirmations", "confirmations", _whole(0, 1000), "blocks that must follow a transaction"),
         Setting("rpc_timeout", "rpc_timeout", _seconds(0.1, 600), "seconds until an RPC call is given up"),
         Setting("snapshot_seconds", "snapshot_seconds", _seconds(0.1, 86400), "longest training time a kill may cost"),
+        Setting(
+            "minimum_clock", "minimum_clock", _whole(1, _YEAR), "least seconds of a side in a dispute, if one deploys"
+        ),
+        Setting("minimum_move", "minimum_move", _whole(1, _YEAR), "least seconds for each move, if one deploys"),
         Setting("minimum_pay", "minimum_pay", _tokens, "tokens a round must pay for a worker to take it"),
         Setting("device", "device", _device, "cpu, cuda, or one GPU of several, like cuda:1"),
         Setting("threads", "threads", _whole(0, 64), "CPU threads that programs run on; 0 takes all"),

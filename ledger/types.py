@@ -85,7 +85,10 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One slot of a round. `deadline` ends the lease (LEASED) or the challenge window (SUBMITTED)."""
+    """One slot of a round. `deadline` ends the lease (LEASED) or the challenge window (SUBMITTED).
+
+    An open slot whose submission fell is kept for `worker`, who won the dispute, until `deadline`.
+    """
 
     task: int
     round: int
@@ -99,6 +102,11 @@ class Slot:
     steps: int
     heldout_loss: int
     state_root: bytes
+
+    def reserved_for(self, now: int) -> str | None:
+        """Who alone may claim an open slot at chain time `now`; None where anybody may."""
+        kept = self.status is SlotStatus.OPEN and self.worker != ZERO_ADDRESS and now <= self.deadline
+        return self.worker if kept else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +153,7 @@ class VaultTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One decoded log of the ledger, the vault or the token; `arguments` by ABI name."""
+    """One decoded log of the ledger, the vault, the token or the dispute game; `arguments` by ABI name."""
 
     contract: str
     name: str

@@ -26,6 +26,10 @@ PURE = [
     "ledger/canonical.py",
     "ledger/types.py",
     "ledger/errors.py",
+    "ledger/disputes/abi.py",
+    "ledger/disputes/moves.py",
+    "ledger/disputes/positions.py",
+    "ledger/disputes/words.py",
 ]
 IMPURE_MODULES = {
     "socket",

@@ -2,6 +2,6 @@
 
 from ledger.cli.app import make_app
 from ledger.cli.common import CommandApp, CommandContext
-from ledger.cli.groups import account_app, checkpoint_app, task_app
+from ledger.cli.groups import account_app, checkpoint_app, dispute_app, task_app
 
-__all__ = ["CommandApp", "CommandContext", "account_app", "checkpoint_app", "make_app", "task_app"]
+__all__ = ["CommandApp", "CommandContext", "account_app", "checkpoint_app", "dispute_app", "make_app", "task_app"]

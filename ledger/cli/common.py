@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ledger.client import LedgerClient
     from ledger.deploy import Deployment
+    from ledger.disputes.client import DisputeClient
     from ledger.keys import KeyStore, Wallet
     from ledger.types import Event
 
@@ -103,6 +104,12 @@ class CommandContext(Output):
         from ledger.cli.connection import make_client
 
         return make_client(self, signing=signing)
+
+    def disputes(self, *, signing: bool = False) -> DisputeClient:
+        """As `client`, with the games."""
+        from ledger.cli.connection import make_disputes
+
+        return make_disputes(self, signing=signing)
 
     def events(self, names: Sequence[str]) -> Iterator[Event]:
         """All events of these names since the deployment, oldest first."""

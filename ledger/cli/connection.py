@@ -10,6 +10,7 @@ from web3 import Web3
 from ledger.client import LedgerClient
 from ledger.compile import compile_contracts
 from ledger.deploy import Deployment
+from ledger.disputes.client import DisputeClient
 from ledger.errors import SettingsError
 from ledger.reverts import ErrorDecoder
 from ledger.rpc import chain_id, endpoint
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ledger.cli.common import CommandContext
     from ledger.keys import Wallet
 
-__all__ = ["deployment_directory", "load_deployment", "make_client", "make_sender"]
+__all__ = ["deployment_directory", "load_deployment", "make_client", "make_disputes", "make_sender"]
 
 
 def deployment_directory(settings: Settings, web3: Web3) -> Path:
@@ -54,9 +55,17 @@ def make_sender(web3: Web3, wallet: Wallet, *, confirmations: int = 0) -> Transa
 
 def make_client(context: CommandContext, *, signing: bool) -> LedgerClient:
     """A client; with `signing` one that sends as the context's account."""
-    sender = None
-    if signing:
-        # The key first: a wrong password should not have to wait for a chain.
-        wallet = context.wallet
-        sender = make_sender(context.web3, wallet, confirmations=context.settings.confirmations)
+    sender = _sender(context) if signing else None
     return LedgerClient(context.web3, context.deployment, sender)
+
+
+def make_disputes(context: CommandContext, *, signing: bool) -> DisputeClient:
+    """As `make_client`, with the games."""
+    sender = _sender(context) if signing else None
+    return DisputeClient(context.web3, context.deployment, sender)
+
+
+def _sender(context: CommandContext) -> TransactionSender:
+    # The key first: a wrong password should not have to wait for a chain.
+    wallet = context.wallet
+    return make_sender(context.web3, wallet, confirmations=context.settings.confirmations)

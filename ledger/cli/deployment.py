@@ -17,10 +17,18 @@ from ledger.errors import SettingsError, StaleDeployment, UsageError, WrongChain
 if TYPE_CHECKING:
     from ledger.deploy import Deployment, DeploymentParameters
 
-__all__ = ["deployment_document", "print_deployment", "register"]
+__all__ = ["MinimumClock", "MinimumMove", "deployment_document", "print_deployment", "register", "with_clocks"]
 
 _UINT128_MAX = 2**128 - 1
 _YEAR = 365 * 24 * 3600  # the contracts take no longer period
+
+MinimumClock = Annotated[
+    int | None,
+    typer.Option("--minimum-clock", help="Least seconds of each side in a dispute.", min=1, max=_YEAR),
+]
+MinimumMove = Annotated[
+    int | None, typer.Option("--minimum-move", help="Least seconds for each move of a dispute.", min=1, max=_YEAR)
+]
 
 
 def register(app: CommandApp) -> None:
@@ -38,6 +46,8 @@ def deploy(
         int | None, typer.Option(help="Least challenge window, in seconds.", min=1, max=_YEAR)
     ] = None,
     minimum_lease: Annotated[int | None, typer.Option(help="Least lease, in seconds.", min=1, max=_YEAR)] = None,
+    minimum_clock: MinimumClock = None,
+    minimum_move: MinimumMove = None,
     supply: Annotated[
         str | None, typer.Option(help="Tokens minted to the account, where no --token is given.", metavar="AMOUNT")
     ] = None,
@@ -49,10 +59,11 @@ def deploy(
     """Deploy the contracts with the account, and write the deployment record and ABIs.
 
     Nobody can change these numbers afterwards, nor the contracts: there is no owner. Defaults suit a public chain (a
-    week of unbonding, an hour of window) or, on the local chain, a quick try.
+    week of unbonding, an hour of window, an hour on each clock of a dispute) or, on the local chain, a quick try.
 
-    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `deployer`, `block`, `unbonding_delay`, `minimum_bond`,
-    `minimum_window`, `minimum_lease` and `record`, the path of the record.
+    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `referee`, `deployer`, `block`, `unbonding_delay`,
+    `minimum_bond`, `minimum_window`, `minimum_lease`, `minimum_clock`, `minimum_move` and `record`, the path of the
+    record.
 
     Example: `trainledger deploy --rpc-url https://… --account alice --minimum-bond 5`
     """
@@ -67,15 +78,15 @@ def deploy(
     if not force:
         _refuse_live(context, directory)
     sender = connection.make_sender(context.web3, wallet, confirmations=context.settings.confirmations)
-    parameters = _parameters(
-        context,
-        {
-            "unbonding_delay": unbonding_delay,
-            "minimum_bond": None if minimum_bond is None else _within(minimum_bond, "--minimum-bond", UINT96_MAX),
-            "minimum_window": minimum_window,
-            "minimum_lease": minimum_lease,
-            "token_supply": None if supply is None else _within(supply, "--supply", _UINT128_MAX),
-        },
+    given: dict[str, int | None] = {
+        "unbonding_delay": unbonding_delay,
+        "minimum_bond": None if minimum_bond is None else _within(minimum_bond, "--minimum-bond", UINT96_MAX),
+        "minimum_window": minimum_window,
+        "minimum_lease": minimum_lease,
+        "token_supply": None if supply is None else _within(supply, "--supply", _UINT128_MAX),
+    }
+    parameters = with_clocks(
+        context, _parameters(context, given), minimum_clock=minimum_clock, minimum_move=minimum_move
     )
     existing = context.address(token) if token is not None else None
     context.say(f"Deploying from {wallet.address} …")
@@ -91,11 +102,11 @@ def _refuse_live(context: CommandContext, directory: Path) -> None:
 
     if not (directory / "deployment.json").exists():
         return
-    record = Deployment.load(directory)
     try:
+        record = Deployment.load(directory)
         record.check(context.web3)
-    except StaleDeployment:
-        context.say(f"Replacing the record in {directory}: its contracts are not on this chain.")
+    except StaleDeployment as stale:
+        context.say(f"Replacing the record in {directory}. {stale.problem}")
         return
     except WrongChain:
         problem = f"The record in {directory} is of another chain, with id {record.chain_id}."
@@ -112,6 +123,32 @@ def _parameters(context: CommandContext, given: dict[str, int | None]) -> Deploy
     default = LOCAL_PARAMETERS if chain_id(context.web3) == DEVELOPMENT_CHAIN else PUBLIC_PARAMETERS
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(default, **changes)
+
+
+def with_clocks(
+    context: CommandContext,
+    parameters: DeploymentParameters,
+    *,
+    minimum_clock: int | None = None,
+    minimum_move: int | None = None,
+) -> DeploymentParameters:
+    """The parameters with the clocks of disputes that flags (given here) or else settings ask for.
+
+    Raises:
+        UsageError: a move may take longer than the whole clock.
+    """
+    wanted = {
+        "minimum_clock": minimum_clock if minimum_clock is not None else context.settings.minimum_clock,
+        "minimum_move": minimum_move if minimum_move is not None else context.settings.minimum_move,
+    }
+    made = replace(parameters, **{name: value for name, value in wanted.items() if value is not None})
+    if made.minimum_move > made.minimum_clock:
+        raise UsageError(
+            f"A move of a dispute would have {made.minimum_move} seconds, more than the {made.minimum_clock} of the "
+            "whole clock.",
+            remedy="Give a smaller --minimum-move, or a larger --minimum-clock.",
+        )
+    return made
 
 
 def _within(text: str, option: str, most: int) -> int:
@@ -133,12 +170,15 @@ def deployment_document(deployment: Deployment, directory: Path) -> dict[str, An
         "vault": deployment.vault,
         "token": deployment.token,
         "game": deployment.game,
+        "referee": deployment.referee,
         "deployer": deployment.deployer,
         "block": deployment.block_number,
         "unbonding_delay": fixed.unbonding_delay,
         "minimum_bond": amount(fixed.minimum_bond),
         "minimum_window": fixed.minimum_window,
         "minimum_lease": fixed.minimum_lease,
+        "minimum_clock": fixed.minimum_clock,
+        "minimum_move": fixed.minimum_move,
         "record": str(directory / "deployment.json"),
     }
 
@@ -146,6 +186,6 @@ def deployment_document(deployment: Deployment, directory: Path) -> dict[str, An
 def print_deployment(console: Console, document: dict[str, Any]) -> None:
     """The same for people."""
     shown = document | {"minimum_bond": document["minimum_bond"]["tokens"] + " tokens"}
-    for name in ("unbonding_delay", "minimum_window", "minimum_lease"):
+    for name in ("unbonding_delay", "minimum_window", "minimum_lease", "minimum_clock", "minimum_move"):
         shown[name] = f"{shown[name]} seconds"
     console.print(table(["", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ledger.amounts import parse_tokens
 from ledger.cli.common import CommandApp, CommandContext
-from ledger.cli.deployment import deployment_document, print_deployment
+from ledger.cli.deployment import MinimumClock, MinimumMove, deployment_document, print_deployment, with_clocks
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, StaleDeployment
 from ledger.settings import load_settings
 
@@ -47,6 +47,8 @@ def up(
     ] = None,
     ether: Annotated[str, typer.Option(help="Ether that --fund tops up to.", metavar="AMOUNT")] = "10",
     tokens: Annotated[str, typer.Option(help="Tokens that --fund tops up to.", metavar="AMOUNT")] = "1000",
+    minimum_clock: MinimumClock = None,
+    minimum_move: MinimumMove = None,
 ) -> None:
     """Start the local chain, deploy the contracts unless they are there, and run until Ctrl-C.
 
@@ -72,7 +74,8 @@ def up(
         try:
             chain.start()
             here = replace(context, settings=replace(settings, rpc_url=chain.rpc_url))
-            deployment, directory = adopt_or_deploy(here, chain)
+            deployment, directory = adopt_or_deploy(here, chain, minimum_clock=minimum_clock, minimum_move=minimum_move)
+            _remark_on_clocks(here, deployment, minimum_clock, minimum_move)
             _report(here, chain, deployment_document(deployment, directory))
             _fund(here, addresses, *amounts)
             if chain.owned:
@@ -108,8 +111,14 @@ def _interrupted_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def adopt_or_deploy(context: CommandContext, chain: LocalChain) -> tuple[Deployment, Path]:
-    """The recorded deployment where it is on this chain, else a new one by the development account."""
+def adopt_or_deploy(
+    context: CommandContext, chain: LocalChain, *, minimum_clock: int | None = None, minimum_move: int | None = None
+) -> tuple[Deployment, Path]:
+    """The recorded deployment where it is on this chain, else a new one by the development account.
+
+    Args:
+        minimum_clock, minimum_move: of disputes, seconds, for a new one; else as the settings say.
+    """
     from ledger.cli.connection import deployment_directory, make_sender
     from ledger.cli.development import developer_wallet
     from ledger.deploy import LOCAL_PARAMETERS, Deployment, deploy, publish
@@ -128,12 +137,23 @@ def adopt_or_deploy(context: CommandContext, chain: LocalChain) -> tuple[Deploym
         )
     context.say("Compiling and deploying the contracts …")
     sender = make_sender(context.web3, developer_wallet())
-    deployment = deploy(context.web3, sender, parameters=LOCAL_PARAMETERS)
+    parameters = with_clocks(context, LOCAL_PARAMETERS, minimum_clock=minimum_clock, minimum_move=minimum_move)
+    deployment = deploy(context.web3, sender, parameters=parameters)
     if chain.owned:
         # Saved before it is recorded: a record must never outlive the contracts it names.
         chain.save()
     publish(deployment, directory)
     return deployment, directory
+
+
+def _remark_on_clocks(context: CommandContext, deployment: Deployment, clock: int | None, move: int | None) -> None:
+    """Clocks are fixed at deployment: flags that name others change nothing on a chain that goes on."""
+    fixed = deployment.parameters
+    if clock not in (None, fixed.minimum_clock) or move not in (None, fixed.minimum_move):
+        context.say(
+            f"The contracts are there already: a side has {fixed.minimum_clock} seconds in a dispute, and "
+            f"{fixed.minimum_move} for each move."
+        )
 
 
 def _report(context: CommandContext, chain: LocalChain, document: dict[str, Any]) -> None:

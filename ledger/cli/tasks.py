@@ -105,7 +105,8 @@ def show(context: CommandContext, number: TaskNumber) -> None:
     `admission`, `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target),
     `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`; and
     `slot` (null once complete) with `round`, `slot`, `status` (open, leased, submitted or finalised), `attempt`,
-    `next_attempt`, `worker`, `payout`, `deadline`, `seconds_left`, `open_games` and `state_root`.
+    `next_attempt`, `worker`, `reserved_for` (who alone may claim it just now, after a dispute; else null), `payout`,
+    `deadline`, `seconds_left`, `open_games` and `state_root`.
 
     Example: `trainledger task show 1`
     """
@@ -122,6 +123,7 @@ def show(context: CommandContext, number: TaskNumber) -> None:
 
 def _slot_document(client: LedgerClient, slot: Slot) -> dict[str, Any]:
     empty = slot.status is SlotStatus.OPEN
+    now = client.chain_time()
     return {
         "round": slot.round,
         "slot": slot.slot,
@@ -129,9 +131,10 @@ def _slot_document(client: LedgerClient, slot: Slot) -> dict[str, Any]:
         "attempt": slot.attempt,
         "next_attempt": client.next_attempt(slot.task, slot.round, slot.slot),
         "worker": None if empty or slot.worker == ZERO_ADDRESS else slot.worker,
+        "reserved_for": slot.reserved_for(now),
         "payout": None if empty or slot.payout == ZERO_ADDRESS else slot.payout,
         "deadline": None if empty else slot.deadline,
-        "seconds_left": None if empty else max(0, slot.deadline - client.chain_time()),
+        "seconds_left": None if empty else max(0, slot.deadline - now),
         "open_games": slot.open_games,
         "state_root": root_hex(slot.state_root) if slot.status >= SlotStatus.SUBMITTED else None,
     }

@@ -28,15 +28,41 @@ def test_deploy_writes_a_record_that_works(
     wallet = account("alice")
     document = fresh.json(
         "deploy", "--account", "alice", "--minimum-bond", "0.5", "--minimum-lease", "7", "--minimum-window", "9",
-        "--unbonding-delay", "11", "--supply", "1234.5",
+        "--unbonding-delay", "11", "--supply", "1234.5", "--minimum-clock", "90", "--minimum-move", "12",
     )  # fmt: skip
     assert document["deployer"] == wallet.address
     record = Deployment.load(fresh.deployment or Path())
     record.check(web3)
     assert (record.parameters.minimum_bond, record.parameters.unbonding_delay) == (5 * 10**17, 11)
     assert (record.parameters.minimum_lease, record.parameters.minimum_window) == (7, 9)
+    assert (record.parameters.minimum_clock, record.parameters.minimum_move) == (90, 12)
+    assert (document["minimum_clock"], document["minimum_move"]) == (90, 12)
+    assert (document["referee"], document["game"]) == (record.referee, record.game)
     assert sorted(path.stem for path in (fresh.deployment or Path()).glob("abi/*.json"))[-1] == "TrainingToken"
     assert fresh.json("account", "show", "alice")["tokens_held"]["tokens"] == "1234.5"
+    assert fresh.json("task", "list") == []
+
+
+def test_deploy_takes_the_clocks_of_the_settings_unless_flags_say_others(
+    fresh: CommandLine, account: Callable[..., Wallet]
+) -> None:
+    account("alice")
+    clocks = {"TRAINLEDGER_MINIMUM_CLOCK": "77", "TRAINLEDGER_MINIMUM_MOVE": "11"}
+    done = fresh.run("deploy", "--account", "alice", "--minimum-move", "13", "--json", **clocks)
+    document = json.loads(done.stdout)
+    assert (document["minimum_clock"], document["minimum_move"]) == (77, 13)
+
+
+def test_record_of_an_older_version_is_named_and_may_be_replaced(
+    fresh: CommandLine, account: Callable[..., Wallet]
+) -> None:
+    account("alice")
+    file = Path(fresh.json("deploy", "--account", "alice")["record"])
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": "trainledger/deployment/1"}))
+    assert fresh.fail(3, "task", "list") == (
+        f"The deployment record {file} is of an older trainledger, without a dispute game."
+    )
+    assert fresh.json("deploy", "--account", "alice")["chain_id"] == 31337
     assert fresh.json("task", "list") == []
 
 
@@ -85,7 +111,11 @@ def test_deploy_bad_values_are_refused_before_any_transaction(
         ["--minimum-bond", "x"],
         ["--minimum-lease", "0"],
         ["--unbonding-delay", "-1"],
+        ["--minimum-move", "0"],
     ):
         fresh.fail(2, "deploy", "--account", "alice", *arguments)
+    assert fresh.fail(2, "deploy", "--account", "alice", "--minimum-clock", "9", "--minimum-move", "10") == (
+        "A move of a dispute would have 10 seconds, more than the 9 of the whole clock."
+    )
     assert "no token contract" in fresh.fail(3, "deploy", "--account", "alice", "--token", "0x" + "11" * 20)
     assert web3.eth.get_transaction_count(Web3.to_checksum_address(wallet.address)) == 0

@@ -41,6 +41,8 @@ def sent(web3: Web3, alice: Wallet) -> Callable[[], int]:
         ("--minimum-window", str(YEAR + 1), "Input should be less than or equal to 31536000."),
         ("--minimum-lease", str(YEAR + 1), "Input should be less than or equal to 31536000."),
         ("--unbonding-delay", str(YEAR + 1), "Input should be less than or equal to 31536000."),
+        ("--minimum-clock", str(YEAR + 1), "Input should be less than or equal to 31536000."),
+        ("--minimum-move", "0", "Input should be greater than or equal to 1."),
         ("--unbonding-delay", "0", "Input should be greater than or equal to 1."),
     ],
 )
@@ -58,10 +60,12 @@ def test_deploy_at_the_contracts_limits_succeeds(online: CommandLine, alice: Wal
     made = online.json(
         "deploy", "--account", "alice", "--minimum-bond", "79228162514.264337593543950335",
         "--unbonding-delay", str(YEAR), "--minimum-window", str(YEAR), "--minimum-lease", str(YEAR),
+        "--minimum-clock", str(YEAR), "--minimum-move", str(YEAR),
     )  # fmt: skip
     assert made["minimum_bond"]["wei"] == str(2**96 - 1)
     assert (made["unbonding_delay"], made["minimum_window"], made["minimum_lease"]) == (YEAR, YEAR, YEAR)
-    assert sent() == 4
+    assert (made["minimum_clock"], made["minimum_move"]) == (YEAR, YEAR)
+    assert sent() == 5
 
 
 @pytest.mark.parametrize(

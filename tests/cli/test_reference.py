@@ -25,9 +25,9 @@ def load_tool() -> ModuleType:
 TOOL = load_tool()
 COMMANDS = {" ".join(path): command for path, command in TOOL.commands(get_command(app))}
 WANTED = """up, deploy, account new, account list, account import, account fund, account show, account authorise,
-account payout, account stake, account unbond, account send, task create, task list, task show, task close, rewards,
-withdraw, checkpoint list, checkpoint export, worker run, verify, generate, program trace, program show, program cost,
-selftest, demo"""
+account payout, account stake, account unbond, account send, task create, task list, task show, task close,
+dispute list, dispute show, dispute settle, dispute release, rewards, withdraw, checkpoint list, checkpoint export,
+worker run, verify, generate, program trace, program show, program cost, selftest, demo"""
 
 
 def test_commands_are_all_there() -> None:

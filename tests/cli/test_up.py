@@ -71,6 +71,8 @@ def test_up_deploys_once_and_goes_on_after_stops_and_kills(home: CommandLine) ->
         assert time.monotonic() < end
     home.json("account", "stake", "3", "--account", "alice")
 
+    said = home.run("up", "--minimum-clock", "5000")
+    assert "The contracts are there already: a side has 120 seconds in a dispute, and 30 for each move." in said.stderr
     second = home.json("up")
     assert (second["started"], second["rpc_url"], second["ledger"]) == (False, first.document["rpc_url"], ledger)
 

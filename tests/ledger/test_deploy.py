@@ -34,7 +34,11 @@ def test_deploy_wires_the_contracts_to_each_other(web3: Web3, deployment: Deploy
     assert client.minimum_window() == LOCAL_PARAMETERS.minimum_window
     assert client.minimum_lease() == LOCAL_PARAMETERS.minimum_lease
     assert client.unbonding_delay() == LOCAL_PARAMETERS.unbonding_delay
-    assert client.disputes_available() is False
+    assert client.disputes_available() is True
+    game = client._game.functions
+    assert game.referee().call() == deployment.referee
+    assert game.minimumClock().call() == LOCAL_PARAMETERS.minimum_clock
+    assert game.minimumMove().call() == LOCAL_PARAMETERS.minimum_move
     assert (deployment.chain_id, deployment.deployer) == (CHAIN_ID, deployer.address)
     block = web3.eth.get_block(deployment.block_number)
     assert block["hash"].to_0x_hex() == deployment.block_hash
@@ -91,8 +95,9 @@ def test_publish_and_load_give_the_same_record(deployment: Deployment, tmp_path:
     contract = web3.eth.contract(address=record["ledger"], abi=abi)
     assert contract.functions.vault().call() == record["vault"]
     assert sorted(path.name for path in (tmp_path / "abi").iterdir()) == [
-        "NoDisputeGame.json",
+        "DisputeGame.json",
         "StakeVault.json",
+        "StepReferee.json",
         "TrainingLedger.json",
         "TrainingToken.json",
     ]
@@ -107,7 +112,7 @@ def test_load_missing_record_says_what_to_do(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda record: record.pop("vault"), "lacks vault"),
-        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/1"),
+        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/2"),
         (lambda record: record.update(ledger="0x12"), "is damaged"),
         (lambda record: record["parameters"].pop("minimum_bond"), "is damaged"),
     ],
@@ -119,6 +124,14 @@ def test_load_damaged_record_is_named(
     change(record)
     (tmp_path / "deployment.json").write_text(json.dumps(record))
     with pytest.raises(SettingsError, match=message):
+        Deployment.load(tmp_path)
+
+
+def test_load_record_of_the_first_format_is_stale(deployment: Deployment, tmp_path: Path) -> None:
+    record = json.loads(deployment.to_json()) | {"format": "trainledger/deployment/1"}
+    del record["referee"]
+    (tmp_path / "deployment.json").write_text(json.dumps(record))
+    with pytest.raises(StaleDeployment, match=r"is of an older trainledger, without a dispute game.*Deploy again"):
         Deployment.load(tmp_path)
 
 

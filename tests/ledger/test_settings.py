@@ -20,6 +20,8 @@ VALUES: dict[str, tuple[object, str, str, object, object, object]] = {
     "confirmations": (1, "2", "3", 1, 2, 3),
     "rpc_timeout": (1, "2", "3", 1.0, 2.0, 3.0),
     "snapshot_seconds": (1, "2", "3.5", 1.0, 2.0, 3.5),
+    "minimum_clock": (1, "2", "3", 1, 2, 3),
+    "minimum_move": (1, "2", "3", 1, 2, 3),
     "minimum_pay": ("0.1", "2", "0.3", 10**17, 2 * 10**18, 3 * 10**17),
     "threads": (1, "2", "3", 1, 2, 3),
     "ranks": (2, "3", "4", 2, 3, 4),

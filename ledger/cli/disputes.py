@@ -1,0 +1,206 @@
+"""`dispute list|show|settle|release`: games in words, and what anybody may do to end one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ledger.canonical import root_hex
+from ledger.cli.common import CommandApp, CommandContext
+from ledger.cli.output import amount, shorten, table
+
+if TYPE_CHECKING:
+    from ledger.disputes.client import DisputeClient
+    from ledger.disputes.positions import GameView
+    from ledger.types import Task
+
+__all__ = ["GameNumber", "game_document", "print_game", "register"]
+
+GameNumber = Annotated[int, typer.Argument(help="Number of the game.", min=1, max=2**256 - 1, metavar="GAME")]
+
+
+def register(app: CommandApp) -> None:
+    """Adds the commands to the group."""
+    for name, function in (("list", list_), ("show", show), ("settle", settle), ("release", release)):
+        app.command(name)(function)
+
+
+def game_document(client: DisputeClient, view: GameView, *, now: int, task: Task) -> dict[str, Any]:
+    """A game as JSON. `now` is the chain's time, `task` the task that the game is about."""
+    from ledger.disputes.words import describe_outcome, describe_place, place_of
+
+    position, matter = view.position, view.position.matter
+    place = place_of(position)
+    running = view.running
+    return {
+        "game": view.number,
+        "task": matter.task,
+        "round": matter.round,
+        "slot": matter.slot,
+        "attempt": matter.attempt,
+        "state": view.outcome.name.lower(),
+        "ended": None if running else describe_outcome(view),
+        "winner": view.winner,
+        "defender": matter.defender,
+        "challenger": matter.challenger,
+        "at_stake": amount(task.parameters.bond),
+        "phase": position.phase.name.lower(),
+        "place": describe_place(position),
+        "run": place.run,
+        "operation": place.operation,
+        "tensor": place.tensor,
+        "chunk": place.chunk,
+        "element": place.element,
+        "moves": position.moves,
+        "to_move": _side(position.defender_to_move) if running else None,
+        "mover": position.mover if running else None,
+        "deadline": view.deadline if running else None,
+        "seconds_left": max(0, view.deadline - now) if running else None,
+        "late": running and now > view.deadline,
+        "fell_elsewhere": running and not _stands(client, view),
+        "submitted": root_hex(matter.submitted),
+        "claimed": root_hex(matter.claimed),
+        "symbol": client.token_symbol,
+    }
+
+
+def _stands(client: DisputeClient, view: GameView) -> bool:
+    """Whether the submission that a game is about is still in its slot."""
+    matter = view.position.matter
+    # While a game is open its submission is not final, so it stands as long as the attempt is its own.
+    slot = client.slot(matter.task, matter.round, matter.slot)
+    return slot.attempt == matter.attempt
+
+
+def _side(defender: bool) -> str:
+    return "defender" if defender else "challenger"
+
+
+def list_(
+    context: CommandContext,
+    task: Annotated[
+        int | None, typer.Option(help="Only games about this task.", min=1, max=2**64 - 1, metavar="TASK")
+    ] = None,
+    party: Annotated[
+        str | None, typer.Option(help="Only games of this account, by name or address.", metavar="NAME")
+    ] = None,
+    running: Annotated[bool, typer.Option("--running", help="Only games that are not over.")] = False,
+) -> None:
+    """List the disputes about submissions.
+
+    JSON: a list of games, each with the keys of `trainledger dispute show`.
+
+    Examples: `trainledger dispute list --running`, `trainledger dispute list --party alice --json`
+    """
+    client = context.disputes()
+    found = client.games(task=task, party=None if party is None else context.address(party), only_running=running)
+    now = client.chain_time()
+    tasks = {number: client.task(number) for number in {view.position.matter.task for view in found}}
+    games = [game_document(client, view, now=now, task=tasks[view.position.matter.task]) for view in found]
+    columns = ["game", "task", "round", "defender", "challenger", "moves", "now", "to move", "seconds left"]
+    rows = [
+        (
+            game["game"],
+            game["task"],
+            game["round"],
+            shorten(game["defender"]),
+            shorten(game["challenger"]),
+            game["moves"],
+            game["ended"] or game["place"],
+            game["to_move"] or "",
+            "late" if game["late"] else "" if game["seconds_left"] is None else game["seconds_left"],
+        )
+        for game in games
+    ]
+    if not games:
+        context.say("No disputes.")
+    context.emit(games, lambda console: console.print(table(columns, rows)) if rows else None)
+
+
+def show(context: CommandContext, number: GameNumber) -> None:
+    """Explain a dispute: where it stands, whose move it is, how long it has, and what is at stake.
+
+    Runs, operations, tensors, chunks and elements count from 0; the last run is the evaluation.
+
+    JSON: `game`, `task`, `round`, `slot`, `attempt`; `state` (running, defender_won, challenger_won or void), `ended`
+    (in words, null while it runs) and `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of
+    each side); `phase` (runs, trace, state, tensor, chunk or fold), `place` (in words), and `run`, `operation`,
+    `tensor`, `chunk` and `element` (null where the game has not come to one); `moves` made; `to_move` (defender or
+    challenger), `mover`, `deadline` (Unix seconds) and `seconds_left`, all null once over; `late` (anybody may settle
+    it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots; `symbol`.
+
+    Example: `trainledger dispute show 1`
+    """
+    client = context.disputes()
+    view = client.view(number)
+    document = game_document(client, view, now=client.chain_time(), task=client.task(view.position.matter.task))
+    context.emit(document, lambda console: print_game(console, document))
+
+
+def print_game(console: Console, document: dict[str, Any]) -> None:
+    """A game for people."""
+    console.print(
+        f"Game {document['game']} is about the submission of round {document['round']} of task {document['task']} "
+        f"(attempt {document['attempt']})."
+    )
+    stake = f"{document['at_stake']['tokens']} {document['symbol']}"
+    rows = [
+        ("defender", f"{document['defender']} submitted {document['submitted']}"),
+        ("challenger", f"{document['challenger']} says {document['claimed']}"),
+        ("at stake", f"{stake} of each side; at least half of what is lost is burned"),
+        ("moves", document["moves"]),
+        ("in question" if document["ended"] is None else "it came to", document["place"]),
+    ]
+    console.print(table(["", ""], rows))
+    console.print(_turn(document))
+
+
+def _turn(document: dict[str, Any]) -> str:
+    number = document["game"]
+    if document["ended"] is not None:
+        winner = f", {document['winner']}" if document["winner"] else ""
+        return f"It is over: {document['ended']}{winner}."
+    if document["fell_elsewhere"]:
+        return f"The submission no longer stands; `trainledger dispute release {number}` frees the challenger's bond."
+    if document["late"]:
+        return f"The {document['to_move']} is late and loses; `trainledger dispute settle {number}` says so on chain."
+    return f"The {document['to_move']} is to move, within {document['seconds_left']} seconds."
+
+
+def settle(context: CommandContext, number: GameNumber) -> None:
+    """End a dispute whose side to move is late: that side loses. Anybody may.
+
+    Safe to repeat. JSON: `game`, `already_over`, `state` and `winner` as in `trainledger dispute show`.
+
+    Example: `trainledger dispute settle 1 --account alice`
+    """
+    client = context.disputes(signing=True)
+    receipt = client.settle_late(number)
+    _report(context, client.view(number), acted=receipt is not None)
+
+
+def release(context: CommandContext, number: GameNumber) -> None:
+    """End a dispute whose submission fell in another one, which frees the challenger's bond. Anybody may.
+
+    Safe to repeat. JSON: `game`, `already_over`, `state` and `winner` as in `trainledger dispute show`.
+
+    Example: `trainledger dispute release 1 --account alice`
+    """
+    client = context.disputes(signing=True)
+    receipt = client.release(number)
+    _report(context, client.view(number), acted=receipt is not None)
+
+
+def _report(context: CommandContext, view: GameView, *, acted: bool) -> None:
+    from ledger.disputes.words import describe_outcome
+
+    document = {
+        "game": view.number,
+        "already_over": not acted,
+        "state": view.outcome.name.lower(),
+        "winner": view.winner,
+    }
+    words = f"Game {view.number} {'is over' if acted else 'was over already'}: {describe_outcome(view)}."
+    context.emit(document, lambda console: console.print(words))
