@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 from stage import TOKEN, Stage
 
+from ledger.errors import DataError
 from ledger.types import SlotStatus
 
 pytestmark = pytest.mark.chain
 
 
-def work(stage: Stage, task: int, *words: str, account: str = "alice", **more: str) -> list[dict[str, Any]]:
-    """Runs a worker until it has nothing to do for a moment, and gives what it said."""
+def work(
+    stage: Stage, task: int, *words: str, account: str = "alice", ends: int = 0, **more: str
+) -> list[dict[str, Any]]:
+    """Runs a worker until it has nothing to do for a moment, and gives what it said; `ends` is its exit code."""
     done = stage.run(
         "worker", "run", "--json", "--task", str(task), "--idle-exit", "0.3", *words, account=account, **more
     )
-    assert done.exit_code == 0, done.stderr
+    assert done.exit_code == ends, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -110,13 +113,19 @@ def test_worker_names_a_damaged_or_missing_file_and_claims_nothing(stage: Stage,
     whole = part.read_bytes()
     part.write_bytes(whole[:100] + b"\0\0" + whole[102:])
     try:
-        assert "heldout.bin is corrupt: chunk 0" in reasons(work(stage, task, **fresh))["materials"]
+        assert (
+            "heldout.bin is corrupt: chunk 0"
+            in reasons(work(stage, task, ends=DataError.exit_code, **fresh))["materials"]
+        )
     finally:
         part.write_bytes(whole)
     state = store / "states" / ("0x" + parameters.initial_state_root.hex() + ".safetensors")
     aside = state.rename(tmp_path / "aside")
     try:
-        assert f"{state.name} is not in the store" in reasons(work(stage, task, **fresh))["materials"]
+        assert (
+            f"{state.name} is not in the store"
+            in reasons(work(stage, task, ends=DataError.exit_code, **fresh))["materials"]
+        )
     finally:
         aside.rename(state)
     assert stage.client("alice").slot(task, 0).status is SlotStatus.OPEN
@@ -129,7 +138,7 @@ def test_worker_uses_a_tasks_own_store_only_where_allowed(stage: Stage, tmp_path
         "TRAINLEDGER_DEPLOYMENT": str(stage.home / "deployments" / "31337"),
         "TRAINLEDGER_STORE": str(tmp_path / "empty"),
     }
-    said = reasons(work(stage, number, **elsewhere))["materials"]
+    said = reasons(work(stage, number, ends=DataError.exit_code, **elsewhere))["materials"]
     assert "--allow-store" in said
     named = stage.client("alice").store_url(number)
     work(stage, number, "--allow-store", named, "--once", "--no-finalise", **elsewhere)
