@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from typer.testing import CliRunner, Result
 from worker_bench import IDENTITY, TinyTask, note_general_speed, publish_tiny_task
 from worker_fakes import ALICE, TOKEN, FakeChain, FakeLedger
@@ -123,7 +123,7 @@ def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int =
     ledger, tiny = FakeLedger(), publish_tiny_task(folder / "store", rounds=2, steps=steps)
     ledger.post(tiny.parameters, str(folder / "store"))
     ledger.stake(ALICE, 20 * TOKEN)
-    note_general_speed(folder / "home", ALICE, engine())
+    note_general_speed(folder / "home", ALICE, users_engine())
     made = TrainerCommands(folder / "home", folder / "store", ledger, tiny, FakeClient(ledger, ALICE))
 
     def client(context: CommandContext, *, signing: bool = False) -> FakeClient:

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from stage import Stage, kill_anvil
 
 from ledger.errors import ChainError
@@ -20,7 +20,7 @@ from trainer.materials import open_materials
 
 pytestmark = pytest.mark.chain
 
-LONG = {"rounds": 1, "steps": 6_000}  # some seconds of training, so that something can go wrong in the middle
+LONG = {"rounds": 1, "steps": 4_000}  # some seconds of training, so that something can go wrong in the middle
 
 
 _honest: dict[bytes, bytes] = {}
@@ -39,7 +39,7 @@ def train_honestly(stage: Stage, task: int) -> bytes:
     materials = open_materials(client, task, str(stage.home / "store"), stage.home / "test-cache")
     base = load_state(materials.store, materials.task.parameters.initial_state_root, materials.layout)
     steps = materials.task.parameters.steps_per_round
-    result = run_segment(materials.program, materials.dataset, base, steps=steps, engine=engine())
+    result = run_segment(materials.program, materials.dataset, base, steps=steps, engine=users_engine())
     return state_root(result.state.values())
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from stage import Stage
 
 from ledger.errors import DataError
@@ -52,7 +52,7 @@ def do_round(stage: Stage, task: int, name: str, *, false: bool = False, publish
 def train(materials: Materials, base_root: bytes, task: Task) -> State:
     base = load_state(materials.store, base_root, materials.layout)
     steps = task.parameters.steps_per_round
-    return run_segment(materials.program, materials.dataset, base, steps=steps, engine=engine()).state
+    return run_segment(materials.program, materials.dataset, base, steps=steps, engine=users_engine()).state
 
 
 @pytest.fixture(scope="module")

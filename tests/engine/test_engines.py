@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine_bench import ODD_NANS, bits, compiled_engine, counting, counting_state
 from random_programs import random_program
-from small_programs import Runs, engine, first_state, small, traced
+from small_programs import Runs, first_state, small, traced, users_engine
 from torch import Tensor
 
 from trainer.engine.engines import ReferenceEngine, ReferenceRun
@@ -21,8 +21,8 @@ def test_runs_give_the_same_bits_step_by_step(runs: Runs) -> None:
     state = list(first_state(small(), runs).values())
     several = [
         ReferenceEngine().open(program.training),
-        engine().open(program.training),
-        engine(2).open(program.training),
+        users_engine().open(program.training),
+        users_engine(2).open(program.training),
     ]
     assert [type(one) for one in several] == [ReferenceRun, CompiledProgram, CompiledProgram]
     for one in several:

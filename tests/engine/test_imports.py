@@ -11,7 +11,7 @@ class OnlyTorchAndNumpy(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, OnlyTorchAndNumpy())
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from small_programs import TEXT, Runs, engine, first_state, small, text_of, traced
+from small_programs import TEXT, Runs, users_engine, first_state, small, text_of, traced
 from trainer.engine import devices, sampling, schedule, segment, state
 from trainer.commit.states import state_root
 tokens = np.frombuffer(TEXT, dtype=np.uint8).astype(np.uint16)
@@ -19,7 +19,7 @@ runs = Runs(train=tokens[:9000], heldout=tokens[9000:])
 program = traced(small(), runs)
 first = first_state(small(), runs)
 roots = set()
-for chosen in (None, engine()):
+for chosen in (None, users_engine()):
     result = segment.run_segment(program, runs, first, steps=1, engine=chosen)
     roots.add(state_root(result.state.values()).hex())
 print(len(text_of(program, result.state, b"a", tokens=3)), *roots)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_programs import Runs, engine, first_state, small, traced
+from small_programs import Runs, first_state, small, traced, users_engine
 
 from trainer.commit.states import state_root
 from trainer.engine.engines import Engine, ReferenceEngine
@@ -44,7 +44,7 @@ class Work:
         self.program: TaskProgram = traced(description(kind), runs)
         self.runs = runs
         self.first = run_segment(
-            self.program, runs, first_state(description(kind), runs), steps=2, engine=engine()
+            self.program, runs, first_state(description(kind), runs), steps=2, engine=users_engine()
         ).state
 
     def root(self, state: State, steps: int, on: Engine) -> str:
@@ -66,7 +66,7 @@ def _threads_as_they_were() -> Iterator[None]:
 
 def engines() -> dict[str, Engine]:
     """Every way to run a program that this machine has."""
-    several: dict[str, Engine] = {f"compiled, {threads} threads": engine(threads) for threads in (1, 2)}
+    several: dict[str, Engine] = {f"compiled, {threads} threads": users_engine(threads) for threads in (1, 2)}
     for backend in BACKENDS:
         for threads in (1, 2):
             several[f"reference, {backend}, {threads} threads"] = ReferenceEngine(backend=backend, threads=threads)
@@ -87,8 +87,8 @@ def test_run_segment_has_one_root_on_all_engines_threads_and_backends(work: Work
 
 def test_run_segment_has_one_root_interrupted_and_gone_on_with_elsewhere(work: Work) -> None:
     """Each snapshot of each engine is finished by the other one."""
-    several: dict[str, Engine] = {"compiled": engine(), "reference": ReferenceEngine()}
-    whole = work.root(work.first, STEPS, engine(2))
+    several: dict[str, Engine] = {"compiled": users_engine(), "reference": ReferenceEngine()}
+    whole = work.root(work.first, STEPS, users_engine(2))
     for name, other in (("compiled", "reference"), ("reference", "compiled")):
         snapshots: list[State] = []
         run_segment(
@@ -114,13 +114,13 @@ def test_run_segment_stopped_on_one_engine_has_one_root_on_another(work: Work) -
         work.first,
         steps=STEPS,
         slot=SLOT,
-        engine=engine(2),
+        engine=users_engine(2),
         report_every=1,
         should_stop=lambda: True,
     )
     assert (part.completed, part.steps) == (False, 1)
     assert work.root(part.state, STEPS - 1, ReferenceEngine(backend="float32")) == work.root(
-        work.first, STEPS, engine()
+        work.first, STEPS, users_engine()
     )
 
 
@@ -129,7 +129,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 import torch
-from small_programs import TEXT, Runs, engine
+from small_programs import TEXT, Runs, users_engine
 from test_one_root import KINDS, STEPS, Work
 from trainer.engine.engines import ReferenceEngine
 tokens = np.frombuffer(TEXT, dtype=np.uint8).astype(np.uint16)
@@ -138,7 +138,7 @@ works = [Work(kind, runs) for kind in KINDS]
 torch.set_float32_matmul_precision("medium")
 torch.set_default_dtype(torch.float64)
 for work in works:
-    for on in (engine(), ReferenceEngine()):
+    for on in (users_engine(), ReferenceEngine()):
         print(work.program.root.hex(), work.root(work.first, STEPS, on))
 """
 
@@ -147,7 +147,7 @@ def test_run_segment_in_a_fresh_process_has_the_same_programs_and_root(runs: Run
     expected = []
     for kind in KINDS:
         here = Work(kind, runs)
-        expected += 2 * [here.program.root.hex(), here.root(here.first, STEPS, engine(2))]
+        expected += 2 * [here.program.root.hex(), here.root(here.first, STEPS, users_engine(2))]
     # Other threads, hashes and settings of PyTorch: none of it is in the result.
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
     child = subprocess.run(

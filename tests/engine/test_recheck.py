@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from engine_bench import bits
-from small_programs import Runs, engine, first_state, small, traced
+from small_programs import Runs, first_state, small, traced, users_engine
 
 from ledger.errors import MachineFault
 from trainer.engine.engines import Engine, ReferenceEngine, Run
@@ -54,7 +54,7 @@ def test_run_segment_recheck_finds_the_run_that_was_wrong(runs: Runs, number: in
     """Three steps and the evaluation, which changes the loss alone."""
     program, first = traced(TINY, runs), first_state(TINY, runs)
     tensor = 0 if number == 3 else 2
-    wrong = FaultyEngine(engine(), run=number, tensor=tensor)
+    wrong = FaultyEngine(users_engine(), run=number, tensor=tensor)
     with pytest.raises(MachineFault) as caught:
         run_segment(program, runs, first, steps=3, engine=wrong, recheck=number)
     assert caught.value.problem == (
@@ -68,11 +68,11 @@ def test_run_segment_recheck_finds_the_run_that_was_wrong(runs: Runs, number: in
 @pytest.mark.parametrize("number", range(4))
 def test_run_segment_recheck_of_a_right_run_changes_nothing(runs: Runs, number: int) -> None:
     program, first = traced(TINY, runs), first_state(TINY, runs)
-    plain = run_segment(program, runs, first, steps=3, slot=4, engine=engine())
-    looked = run_segment(program, runs, first, steps=3, slot=4, engine=engine(), recheck=number)
+    plain = run_segment(program, runs, first, steps=3, slot=4, engine=users_engine())
+    looked = run_segment(program, runs, first, steps=3, slot=4, engine=users_engine(), recheck=number)
     assert bits(list(looked.state.values())) == bits(list(plain.state.values()))
     # A fault in a run that is not looked at goes through: that is what the chance is about.
-    wrong = FaultyEngine(engine(), run=(number + 1) % 3)
+    wrong = FaultyEngine(users_engine(), run=(number + 1) % 3)
     missed = run_segment(program, runs, first, steps=3, slot=4, engine=wrong, recheck=number)
     assert step_of(missed.state) == 3
     assert bits(list(missed.state.values())) != bits(list(plain.state.values()))
@@ -82,11 +82,11 @@ def test_run_segment_recheck_sees_every_tensor_and_the_sign_of_zero(runs: Runs) 
     program, first = traced(TINY, runs), first_state(TINY, runs)
     count = len(program.layout)
     for tensor in (0, 1, 2, count // 2, count - 1):
-        wrong = FaultyEngine(engine(), run=0, tensor=tensor)
+        wrong = FaultyEngine(users_engine(), run=0, tensor=tensor)
         with pytest.raises(MachineFault, match=f"another {program.layout.names[tensor]} on"):
             run_segment(program, runs, first, steps=1, engine=wrong, recheck=0)
     with pytest.raises(MachineFault, match=f"another {HELDOUT_LOSS} on"):
-        run_segment(program, runs, first, steps=0, engine=FaultyEngine(engine(), run=0, tensor=0), recheck=0)
+        run_segment(program, runs, first, steps=0, engine=FaultyEngine(users_engine(), run=0, tensor=0), recheck=0)
 
 
 def test_run_segment_reference_is_not_repeated(runs: Runs) -> None:
@@ -120,8 +120,8 @@ def test_run_segment_recheck_takes_tensors_without_dimensions(runs: Runs) -> Non
     state = first_state(TINY, runs)
     state["parameter.scale"] = torch.tensor(1.5)
     for number in (0, 1):
-        result = run_segment(program, runs, state, steps=1, engine=engine(), recheck=number)
+        result = run_segment(program, runs, state, steps=1, engine=users_engine(), recheck=number)
         assert result.state["parameter.scale"].shape == ()
-    wrong = FaultyEngine(engine(), run=0, tensor=len(program.layout) - 1, byte=3)
+    wrong = FaultyEngine(users_engine(), run=0, tensor=len(program.layout) - 1, byte=3)
     with pytest.raises(MachineFault, match=r"another parameter\.scale on"):
         run_segment(program, runs, state, steps=1, engine=wrong, recheck=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from worker_bench import TinyTask, publish_tiny_task
 from worker_fakes import ALICE, BOB, REQUESTER, TOKEN, FakeChain, FakeLedger
 
@@ -67,7 +67,7 @@ def lineage(states: list[State]) -> list[Checkpoint]:
 
 def verdicts_of(materials: Materials, lineage: list[Checkpoint], **options: Any) -> list[RoundVerdict]:
     claims = [Claim(entry=entry, final=True) for entry in lineage]
-    return list(TaskVerifier(materials, claims, **{"engine": engine(), **options}).verify(range(len(claims))))
+    return list(TaskVerifier(materials, claims, **{"engine": users_engine(), **options}).verify(range(len(claims))))
 
 
 def summary(verdicts: list[RoundVerdict]) -> list[tuple[str, str]]:
@@ -215,7 +215,7 @@ def test_verify_gives_the_same_verdicts_on_every_engine(
 ) -> None:
     true = [entry.state_root for entry in lineage]
     lineage[2] = dataclasses.replace(lineage[2], state_root=STRANGE)
-    verdicts = verdicts_of(materials, lineage, engine=ReferenceEngine() if threads is None else engine(threads))
+    verdicts = verdicts_of(materials, lineage, engine=ReferenceEngine() if threads is None else users_engine(threads))
     assert summary(verdicts) == [("agrees", "whole"), ("agrees", "whole"), ("differs", "missing")]
     assert [one.replayed for one in verdicts] == true
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from worker_bench import TinyTask, publish_tiny_task  # the worker's tests' helpers lie beside these
 from worker_fakes import ALICE, REQUESTER  # as above
 
@@ -59,7 +59,7 @@ def lineage(tiny: TinyTask, states: list[State]) -> list[Checkpoint]:
 
 def verify(materials: Materials, lineage: list[Checkpoint], *rounds: int) -> list[RoundVerdict]:
     claims = [Claim(entry=entry, final=True) for entry in lineage]
-    return list(TaskVerifier(materials, claims, engine=engine()).verify(list(rounds) or list(range(len(claims)))))
+    return list(TaskVerifier(materials, claims, engine=users_engine()).verify(list(rounds) or list(range(len(claims)))))
 
 
 def drop(tiny: TinyTask, root: bytes) -> Path:

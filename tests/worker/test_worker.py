@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from worker_bench import Bench, TinyTask, bench, publish_tiny_task
 from worker_fakes import ALICE, BOB, TOKEN, FakeLedger, kinds
 
@@ -192,7 +192,7 @@ def test_run_measures_again_after_a_moment_that_made_the_machine_look_slow(
     made = bench(ledger, tmp_path, task, ALICE)
     # What a trial on a machine busy with something else leaves behind: 100 s a step, of a lease of 100 s.
     SpeedRecord(worker_folder(made.home, ALICE) / "speeds.json").note(
-        task.program.root, engine().setting, seconds=1200.0, steps=12
+        task.program.root, users_engine().setting, seconds=1200.0, steps=12
     )
     summary = made.worker.run()
     assert [event for event in made.recorder.events if event in ("waiting", "measured", "claimed")][:3] == [

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
-from small_programs import engine, traced
+from small_programs import traced, users_engine
 from worker_bench import TinyTask, bench, publish_tiny_task, tiny_dataset, tiny_program
 from worker_fakes import ALICE, TOKEN, FakeLedger, kinds
 from wrong_engines import WatchedEngine
@@ -52,7 +52,7 @@ def with_operations(count: int, kind: str) -> TaskProgram:
 @pytest.mark.parametrize("kind", ["arithmetic", "copies", "batches"])
 def test_run_a_program_that_would_take_years_is_left_alone_untried(tmp_path: Path, kind: str) -> None:
     task = publish_tiny_task(tmp_path / "store", steps=10**7, other=with_operations(2000, kind))
-    ledger, watched = posted(task), WatchedEngine(engine())
+    ledger, watched = posted(task), WatchedEngine(users_engine())
     made = bench(ledger, tmp_path, task, ALICE, idle_exit=30.0, runs_on=watched)
     made.worker.run()
     assert ledger.writes == []
@@ -69,7 +69,7 @@ def test_run_a_single_run_of_days_is_left_alone_whatever_the_lease(tmp_path: Pat
     year = 365 * 86_400
     other = with_operations(4000, "arithmetic")
     task = publish_tiny_task(tmp_path / "store", steps=1, other=other, lease_seconds=year, challenge_window=year)
-    ledger, watched = posted(task), WatchedEngine(engine())
+    ledger, watched = posted(task), WatchedEngine(users_engine())
     made = bench(ledger, tmp_path, task, ALICE, idle_exit=30.0, runs_on=watched)
     folder = worker_folder(made.home, ALICE)
     folder.mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_run_knows_a_programs_speed_from_the_round_before(task: TinyTask, ledger
     assert kinds(ledger).count("claim") == 3
     assert len(made.recorder.texts("measured")) == 1
     speeds = SpeedRecord(worker_folder(made.home, ALICE) / "speeds.json")
-    known = speeds.seconds_per_step(task.program.root, engine().setting)
+    known = speeds.seconds_per_step(task.program.root, users_engine().setting)
     assert known is not None
     assert 0 < known < 8  # of a lease of 100 s for 12 steps
 
@@ -156,7 +156,7 @@ def test_run_a_trial_counts_the_run_that_is_repeated(task: TinyTask, ledger: Fak
 
 def test_speed_record_measures_an_engines_general_speed_once(tmp_path: Path) -> None:
     path = tmp_path / "speeds.json"
-    record, watched = SpeedRecord(path), WatchedEngine(engine())
+    record, watched = SpeedRecord(path), WatchedEngine(users_engine())
     first = record.flops_per_second(watched)
     assert first > 1e7
     assert record.flops_per_second(watched) == SpeedRecord(path).flops_per_second(watched) == first
@@ -171,8 +171,8 @@ def test_speed_record_measures_an_engines_general_speed_once(tmp_path: Path) -> 
 def test_speed_record_keeps_engines_apart(tmp_path: Path) -> None:
     record = SpeedRecord(tmp_path / "speeds.json")
     settings = [
-        engine(1).setting,
-        engine(2).setting,
+        users_engine(1).setting,
+        users_engine(2).setting,
         *(ReferenceEngine(device, threads=threads).setting for device in ("cpu", "cuda") for threads in (None, 1)),
     ]
     assert len(set(settings)) == len(settings)
@@ -182,5 +182,5 @@ def test_speed_record_keeps_engines_apart(tmp_path: Path) -> None:
 
 
 def test_measure_flops_is_the_probes_cost_over_its_time() -> None:
-    fast, slow = measure_flops(engine()), measure_flops(ReferenceEngine())
+    fast, slow = measure_flops(users_engine()), measure_flops(ReferenceEngine())
     assert fast > slow > 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_programs import engine
+from small_programs import users_engine
 from worker_bench import Recorder, TinyTask, bench
 from worker_fakes import ALICE, FakeLedger, kinds, submitted
 from wrong_engines import WatchedEngine
@@ -28,7 +28,7 @@ def snapshots(home: Path) -> list[Path]:
 def test_run_a_wrong_engine_is_found_in_the_trial_before_anything_is_claimed(
     task: TinyTask, ledger: FakeLedger, tmp_path: Path
 ) -> None:
-    wrong = WatchedEngine(engine(), wrong=lambda role: role is Role.TRAIN)
+    wrong = WatchedEngine(users_engine(), wrong=lambda role: role is Role.TRAIN)
     made = bench(ledger, tmp_path, task, ALICE, runs_on=wrong)
     with pytest.raises(
         MachineFault, match=r"Run 0 .* gave another metric\.heldout_loss on the compiled engine"
@@ -51,7 +51,7 @@ def test_run_a_fault_in_training_submits_nothing_and_leaves_no_snapshot(
     task: TinyTask, ledger: FakeLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: int, role: Role
 ) -> None:
     runs: list[Role] = []
-    recorder, faulty = Recorder(), WatchedEngine(engine())
+    recorder, faulty = Recorder(), WatchedEngine(users_engine())
 
     def at_the_repeated_run(of: Role) -> bool:
         runs.append(of)

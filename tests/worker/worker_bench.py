@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_programs import engine, first_state, traced
+from small_programs import first_state, traced, users_engine
 from worker_fakes import TOKEN, FakeChain, FakeLedger
 
 from ledger.performance import float_bits
@@ -108,7 +108,7 @@ class TinyTask:
         states = [self.initial]
         for _ in range(count):
             steps = self.parameters.steps_per_round
-            states.append(run_segment(self.program, self.dataset, states[-1], steps=steps, engine=engine()).state)
+            states.append(run_segment(self.program, self.dataset, states[-1], steps=steps, engine=users_engine()).state)
         return states
 
 
@@ -126,7 +126,7 @@ def publish_tiny_task(
     description, dataset = tiny_program(), tiny_dataset()
     tiny = traced(description, dataset)
     program = other or tiny
-    initial = first_state(description, dataset, measure=True)
+    initial = first_state(description, dataset, measure=True, on=users_engine())
     publish_dataset(dataset, store)
     publish_program(program, store)
     specification = TaskSpecification(
@@ -252,7 +252,7 @@ def bench(
     chain = FakeChain(ledger, address)
     home = folder / address[2:6]
     if runs_on is None:
-        note_general_speed(home, address, engine())
+        note_general_speed(home, address, users_engine())
     values: dict[str, Any] = {
         "exit_when_done": True,
         "snapshot_seconds": 1000.0,
@@ -266,7 +266,7 @@ def bench(
         worker=staked_by or address,
         identity=IDENTITY,
         options=WorkerOptions(**values),
-        engine=runs_on or engine(),
+        engine=runs_on or users_engine(),
         home=home,
         store_url=str(folder / "store"),
         reporter=recorder,
