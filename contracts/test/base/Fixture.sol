@@ -68,8 +68,12 @@ abstract contract Fixture {
             abi.encode(vaultAddress, gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
         vault = StakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
         ledger = TrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
-        game = DecidedDisputeGame(vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger)));
+        game = DecidedDisputeGame(deployGame());
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
+    }
+
+    function deployGame() internal virtual returns (address) {
+        return vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger));
     }
 
     function fund(address who) internal {
