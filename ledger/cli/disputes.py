@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +17,19 @@ if TYPE_CHECKING:
     from ledger.disputes.positions import GameView
     from ledger.types import Task
 
-__all__ = ["GameNumber", "game_document", "print_game", "register"]
+__all__ = ["GameNumber", "game_document", "print_game", "register", "use_explainer"]
+
+# What the task's programs say of a game: JSON with its sentence in `text`, or None.
+Explainer = Callable[[CommandContext, "GameView"], dict[str, Any] | None]
+_explainer: Explainer | None = None
 
 GameNumber = Annotated[int, typer.Argument(help="Number of the game.", min=1, max=2**256 - 1, metavar="GAME")]
+
+
+def use_explainer(explainer: Explainer) -> None:
+    """Has `dispute show` name operations, by whoever can read programs."""
+    global _explainer
+    _explainer = explainer
 
 
 def register(app: CommandApp) -> None:
@@ -129,13 +140,17 @@ def show(context: CommandContext, number: GameNumber) -> None:
     each side); `phase` (runs, trace, state, tensor, chunk or fold), `place` (in words), and `run`, `operation`,
     `tensor`, `chunk` and `element` (null where the game has not come to one); `moves` made; `to_move` (defender or
     challenger), `mover`, `deadline` (Unix seconds) and `seconds_left`, all null once over; `late` (anybody may settle
-    it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots; `symbol`.
+    it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots; `symbol`; and
+    `explanation`, null before a tensor is in question or where the store has not the task's programs, else `program`
+    (training or evaluation), `line` (of its listing), `near` (tensors of the state that the operation reads most
+    directly), `first_element`, `last_element`, `index` (in the tensor's shape, of a single element) and `text`.
 
     Example: `trainledger dispute show 1`
     """
     client = context.disputes()
     view = client.view(number)
     document = game_document(client, view, now=client.chain_time(), task=client.task(view.position.matter.task))
+    document["explanation"] = None if _explainer is None else _explainer(context, view)
     context.emit(document, lambda console: print_game(console, document))
 
 
@@ -153,6 +168,8 @@ def print_game(console: Console, document: dict[str, Any]) -> None:
         ("moves", document["moves"]),
         ("in question" if document["ended"] is None else "it came to", document["place"]),
     ]
+    if document["explanation"] is not None:
+        rows.append(("that is", document["explanation"]["text"]))
     console.print(table(["", ""], rows))
     console.print(_turn(document))
 

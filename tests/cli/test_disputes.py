@@ -87,7 +87,7 @@ def words(commands: CommandLine, *arguments: str) -> str:
 
 def test_show_explains_a_running_game(commands: CommandLine, game: GameView, played: Any) -> None:
     document = commands.json("dispute", "show", str(game.number))
-    assert list(document) == KEYS
+    assert list(document) == [*KEYS, "explanation"]
     matter = game.position.matter
     low, high = game.position.low, game.position.high
     place = f"which of the runs {low} to {high - 1} (of {STEPS + 1}) differs first"

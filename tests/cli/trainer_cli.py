@@ -56,6 +56,10 @@ class FakeClient(FakeChain):
     def post_task(self, parameters: TaskParameters, url: str) -> int:
         return self.ledger.post(parameters, url)
 
+    def games(self, **about: object) -> list[object]:
+        """Nobody disputes anything here; `tests/dispute` has all that."""
+        return []
+
 
 @dataclass
 class TrainerCommands:
@@ -131,4 +135,5 @@ def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int =
         return made.client
 
     monkeypatch.setattr(CommandContext, "client", client)
+    monkeypatch.setattr(CommandContext, "disputes", client)
     return made

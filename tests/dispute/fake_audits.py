@@ -149,6 +149,9 @@ class Sources:
         self.replays += 1
         return self.second or self.truth_of
 
+    def explain(self, position: object, /) -> None:
+        return None
+
     def distrust(self) -> bool:
         self.distrusted += 1
         self.first = self.second = None

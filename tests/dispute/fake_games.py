@@ -172,6 +172,9 @@ class FixedTruths:
             raise self.missing[segment.round]
         return self.truth_of
 
+    def explain(self, position: object, /) -> None:
+        return None
+
     def distrust(self) -> bool:
         self.distrusted += 1
         return False

@@ -162,11 +162,15 @@ class Stage:
         return json.loads(done.stdout)
 
     def worker(self, account: str, *words: str, **more: str) -> Process:
+        return self.command(account, "worker", "run", *words, **more)
+
+    def command(self, account: str, *words: str, **more: str) -> Process:
+        """A command that runs on, beside the test."""
         number = len(self.processes)
         out, err = self.home / f"{number}-{account}.out", self.home / f"{number}-{account}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "trainer.cli", "worker", "run", "--json", *words],
+                [sys.executable, "-m", "trainer.cli", *words, "--json"],
                 env=self.environment(account, **more),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ledger.cli import make_app
-from trainer.cli import checkpoint, demo, generate, program, selftest, task_create, verify, worker
+from trainer.cli import audit, checkpoint, demo, dispute, generate, program, selftest, task_create, verify, worker
 
 __all__ = ["app", "main"]
 
 app = make_app()
 # Each module imports torch only inside its commands.
-for _module in (task_create, worker, verify, checkpoint, generate, program, selftest, demo):
+for _module in (task_create, worker, verify, audit, dispute, checkpoint, generate, program, selftest, demo):
     _module.register(app)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from ledger.amounts import format_tokens, parse_tokens
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.errors import DataError, UsageError
+from trainer.cli.parties import StakeOf, make_reporter
 
 if TYPE_CHECKING:
     from trainer.worker.policy import WorkerOptions
@@ -67,10 +67,7 @@ def run(
         list[str] | None,
         typer.Option("--allow-store", metavar="URL", help="Also use stores named by tasks if they begin with this."),
     ] = None,
-    stake_of: Annotated[
-        str | None,
-        typer.Option("--stake-of", metavar="ADDRESS", help="Claim on this stake, as its operator."),
-    ] = None,
+    stake_of: StakeOf = None,
     memory_limit: Annotated[
         int | None, typer.Option("--memory-limit", min=1, metavar="MIB", help="Leave tasks alone that need more.")
     ] = None,
@@ -116,11 +113,11 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
     from trainer.worker.stop import stop_on_signals
     from trainer.worker.workshop import Identity
 
-    client = context.client(signing=True)
+    client = context.disputes(signing=True)
     engine = open_engine(context)
     check_machine(context.settings.device)
     signer, owner = client.address, context.address(stake_of) if stake_of else client.address
-    home, reporter = context.settings.home, _reporter(context)
+    home, reporter = context.settings.home, make_reporter(context)
     with worker_lock(worker_folder(home, signer), signer), stop_on_signals() as stop:
         if options.only_task is not None:
             client.task(options.only_task)  # a task that is not there is refused at once
@@ -139,6 +136,7 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
             store_url=context.settings.store_url,
             reporter=reporter,
             stop=stop,
+            games=client,
         )
         reporter.say(
             "started", f"Working as {signer}" + (f" on the stake of {owner}." if stake_of else "."), worker=owner
@@ -155,14 +153,6 @@ def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None)
                 f"No round was done. {summary.missing}",
                 remedy="Name a store that has what is missing with --store, or ask the task's requester to publish it.",
             )
-
-
-def _reporter(context: CommandContext) -> Reporter:
-    from rich.console import Console
-
-    from trainer.worker.progress import JsonReporter, TextReporter
-
-    return JsonReporter(sys.stdout) if context.json else TextReporter(Console(file=sys.stdout, highlight=False))
 
 
 def _say_goodbye(reporter: Reporter, summary: Summary, *, payout: str) -> None:

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from ledger.canonical import root_hex
 from ledger.disputes.moves import Move
-from ledger.disputes.positions import GameView, Outcome
+from ledger.disputes.positions import GameView, Outcome, Position
 from ledger.disputes.words import describe_outcome, describe_place
 from ledger.errors import ChainError, ContractReverted, MachineFault, ResourceError, TrainledgerError
 from ledger.types import SlotStatus
 from trainer.dispute import judge, rules
+from trainer.dispute.explain import Explanation
 from trainer.dispute.segments import Segment
 from trainer.dispute.solver import next_move
 from trainer.dispute.values import Concede, Truth
@@ -55,6 +56,8 @@ class TruthSource(Protocol):
     """Where true values come from (`SegmentSource`)."""
 
     def truth(self, segment: Segment, /) -> Truth: ...
+
+    def explain(self, position: Position, /) -> Explanation | None: ...
 
     def distrust(self) -> bool: ...
 
@@ -235,13 +238,15 @@ class Player:
         seconds = self._clock() - began
         if self._chain.play(view, move) is None:
             return True  # somebody made this very move before
-        name = type(move).function
+        name, explained = type(move).function, self._truths.explain(view.position)
+        place = describe_place(view.position) + ("" if explained is None else f" ({explained})")
         self._say(
             "moved",
             view,
-            f"{self._about(view)}: {describe_place(view.position)}; moved ({name}, {seconds:.1f} s).",
+            f"{self._about(view)}: {place}; moved ({name}, {seconds:.1f} s).",
             move=name,
             seconds=round(seconds, 3),
+            explanation=None if explained is None else explained.as_json(),
         )
         return True
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.canonical import root_hex
-from ledger.disputes.positions import Matter
+from ledger.disputes.positions import Matter, Phase, Position
 from ledger.errors import BlobCorrupt, BlobMissing, DataError
 from ledger.types import Slot, Task
 from trainer.checkpoints import load_state
+from trainer.dispute.explain import Explanation, explain
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.truth import SegmentTruth
 from trainer.engine.engines import Engine, ReferenceEngine
@@ -121,9 +122,13 @@ class SegmentSource:
         """The same values computed from the beginning, from nothing that was kept."""
         return self._made(segment, journal=False)
 
-    def materials(self, segment: Segment) -> Materials:
-        """What the segment's task consists of. Raises as `truth`."""
-        return self._materials_of(segment)
+    def explain(self, position: Position) -> Explanation | None:
+        """What a game has come down to, in the words of its program. Raises as `truth`."""
+        if position.phase is Phase.RUNS:
+            return None
+        program = self._materials_of(Segment.of_matter(position.matter)).program
+        built = program.training if position.run.number < position.matter.steps else program.evaluation
+        return explain(built.program, position)
 
     def distrust(self) -> bool:
         """Goes on with the reference engine, and forgets what another one has computed. False if there is none left."""

@@ -29,8 +29,8 @@ from trainer.worker.workshop import Identity, Workshop
 
 
 @contextmanager
-def worker_lock(folder: Path, address: str) -> Iterator[None]:
-    """One worker of an account in a home at a time: two would train the same rounds and write the same snapshots.
+def worker_lock(folder: Path, address: str, *, what: str = "worker") -> Iterator[None]:
+    """One worker (audit, player) of an account in a home at a time: two would do the same, and write the same files.
 
     Raises:
         UsageError: another one runs.
@@ -42,8 +42,9 @@ def worker_lock(folder: Path, address: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             pid = path.read_text().strip()
         raise UsageError(
-            f"A worker of account {address} is already running in this home (process {pid or 'unknown'}).",
-            remedy="Let it work, or end it first; a second worker needs an account of its own (--account).",
+            f"{'An' if what == 'audit' else 'A'} {what} of account {address} is already running in this home "
+            f"(process {pid or 'unknown'}).",
+            remedy=f"Let it work, or end it first; a second {what} needs an account of its own (--account).",
         )
     try:
         os.ftruncate(descriptor, 0)
@@ -106,7 +107,7 @@ def make_worker(
             cache=cache,
             journals=folder / "disputes",
             engine=engine,
-            between=partial(_stop_between, stop),
+            between=partial(stop_between, stop),
         )
         player = Player(games, source, owner=worker, reporter=reporter, clock=clock, poll_seconds=options.poll_seconds)
     runner = RoundRunner(
@@ -136,7 +137,7 @@ def make_worker(
     )
 
 
-def _stop_between(stop: Stop) -> None:
+def stop_between(stop: Stop) -> None:
     """Ends the computing of a dispute's values where a stop was asked for; states on disk are kept."""
     if stop.requested:
         raise stop.error(remedy=RESUME)

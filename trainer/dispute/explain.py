@@ -1,0 +1,107 @@
+"""What a dispute is about, in the words of its program: which operation, near which of the model's parameters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ledger.disputes.positions import CHUNK, Phase, Position
+from trainer.program.exact import Operation, Program, listing
+from trainer.program.exact.operations import Load
+
+_NAMED = 3  # tensors of the state that are named as near
+_PARAMETER = "parameter."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a game has come down to.
+
+    Attributes:
+        program: "training" or "evaluation".
+        line: of the program's listing, such as `%10: f32[2, 2] = MATMUL(…)` or `state counter.step: …`.
+        kind: of the operation, such as MATMUL; of a tensor of the state, its name.
+        near: names of the state's tensors that the operation reads, directly or by the fewest operations between;
+            the model's own names of its parameters follow `parameter.`.
+        first, last: elements in question, counted in the whole tensor; None before there is a chunk.
+        index: of the element in the tensor's shape, where it is one.
+    """
+
+    program: str
+    line: str
+    kind: str
+    near: tuple[str, ...]
+    first: int | None
+    last: int | None
+    index: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        words = f"{self.line}, in the {self.program} program"
+        if self.near:
+            words += f", near {', '.join(self.near)}"
+        if self.index is not None:
+            return f"{words}; element {list(self.index)}"
+        if self.first is not None:
+            return f"{words}; elements {self.first} to {self.last}"
+        return words
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "program": self.program,
+            "line": self.line,
+            "near": list(self.near),
+            "first_element": self.first,
+            "last_element": self.last,
+            "index": None if self.index is None else list(self.index),
+        }
+
+
+def explain(program: Program, position: Position) -> Explanation | None:
+    """The tensor that a game has entered; None before it has entered one. `program` is that of the run entered."""
+    if position.phase not in (Phase.TENSOR, Phase.CHUNK, Phase.FOLD):
+        return None
+    subject = position.subject
+    one = program.states[subject.number] if subject.of_state else program.operations[subject.number]
+    prefix = f"state {program.states[subject.number].name}: " if subject.of_state else f"%{subject.number}: "
+    first = last = index = None
+    elements = subject.size // one.dtype.size
+    if position.phase is Phase.FOLD:
+        first = last = position.fold.element
+    elif position.phase is Phase.CHUNK:
+        first = position.tree.index * CHUNK // one.dtype.size
+        last = min(first + CHUNK // one.dtype.size, elements) - 1
+    if first is not None and first == last:
+        index = tuple(int(at) for at in np.unravel_index(first, one.shape)) if one.shape else ()
+    return Explanation(
+        program="training" if position.run.number < position.matter.steps else "evaluation",
+        line=next(line for line in listing(program) if line.startswith(prefix)),
+        kind=one.code.name if isinstance(one, Operation) else one.name,
+        near=() if subject.of_state else tuple(near_tensors(program, subject.number)),
+        first=first,
+        last=last,
+        index=index,
+    )
+
+
+def near_tensors(program: Program, operation: int) -> list[str]:
+    """Names of the state's tensors that an operation reads with the fewest operations between; parameters first."""
+    found = list(_by_distance(program, operation))
+    parameters = [name for name in found if name.startswith(_PARAMETER)]
+    return (parameters or found)[:_NAMED]
+
+
+def _by_distance(program: Program, operation: int) -> Iterator[str]:
+    seen, row = {operation}, [operation]
+    while row:
+        after: list[int] = []
+        for number in row:
+            one = program.operations[number]
+            if isinstance(one.attributes, Load):
+                yield program.states[one.attributes.index].name
+            for operand in one.operands:
+                if operand.source not in seen:
+                    seen.add(operand.source)
+                    after.append(operand.source)
+        row = after
