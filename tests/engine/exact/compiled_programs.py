@@ -34,7 +34,11 @@ class Joined:
 
 def joined(seeds: Sequence[int]) -> Joined:
     """The programs of the seeds as one, checked."""
-    given = [random_program(seed) for seed in seeds]
+    return join([random_program(seed) for seed in seeds])
+
+
+def join(given: Sequence[RandomProgram]) -> Joined:
+    """Programs as one, checked."""
     states: list[StateTensor] = []
     constants: list[ConstantTensor] = []
     operations: list[Operation] = []

@@ -38,7 +38,7 @@ class Emulated:
         for one in launches:
             call, number = self._kernels[one.kernel]
             addresses = [bases[base] + at for base, at in one.addresses]
-            given = (ctypes.c_uint64 * 19)(*addresses, *(18 - len(addresses)) * [0], one.first)
+            given = (ctypes.c_uint64 * 41)(*addresses, *(40 - len(addresses)) * [0], one.first)
             calls.append((call, number, given, one.blocks, one.threads))
 
         def run() -> None:

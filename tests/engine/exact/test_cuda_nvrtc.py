@@ -22,7 +22,7 @@ _ALLOWED |= {"cvt.rn.f32.s32", "cvt.rn.f32.s64", "cvt.rni.s32.f32"}
 PROGRAMS = {
     "trial": lambda: trial_program()[0].program,
     "random": lambda: joined(range(12)).program,
-    "training": lambda: training(TransformerConfig(layers=1, heads=2, width=16))[0].program,
+    "training": lambda: training(TransformerConfig(layers=1, heads=2, width=64))[0].program,
 }
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from compiled_programs import assert_equals_reference, joined, same
+from compiled_programs import Joined, assert_equals_reference, join, same
 from emulated_gpu import Emulated, emulated_program
+from random_programs import random_program
+from row_programs import row_program
 from test_fast_training import Windows, training
 
 from ledger.errors import SpecificationError
-from trainer.engine.exact.cuda import CudaProgram, CudaSource, bodies, folds, source, write_cuda
+from trainer.engine.exact.cuda import CudaProgram, CudaSource, bodies, folds, groups, rows, source, write_cuda
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.interpreter import run_program
 from trainer.engine.exact.kernels import Op
@@ -26,22 +28,27 @@ Patch = pytest.MonkeyPatch
 
 
 def by_one(patch: Patch) -> None:
-    """Nothing: small shapes, small kernels."""
+    """Small shapes, small kernels; rows go together however few there are."""
+    patch.setattr(groups, "LEAST_LENGTH", 2)
+    patch.setattr(groups, "LEAST_ROWS", 1)
 
 
 def by_warps(patch: Patch) -> None:
+    by_one(patch)
     patch.setattr(folds, "_ALONE", 0)
     patch.setattr(bodies, "_warps", lambda *_: (2, 2))
 
 
 def by_blocks(patch: Patch) -> None:
-    patch.setattr(folds, "_ALONE", 0)
+    by_warps(patch)
+    patch.setattr(rows, "_BY_WARPS", 0)
     patch.setattr(folds, "_WARPS", 0)
     patch.setattr(folds, "_SCATTER_BYTES", 64)
     patch.setattr(bodies, "_warps", lambda *_: (4, 2))
 
 
 def in_parts(patch: Patch) -> None:
+    """And no rows go together."""
     for name in ("_ALONE", "_WARPS", "_LONG"):
         patch.setattr(folds, name, 0)
     patch.setattr(folds, "_PART", 2)
@@ -52,18 +59,26 @@ def in_parts(patch: Patch) -> None:
 WAYS: dict[str, Callable[[Patch], None]] = {one.__name__: one for one in (by_one, by_warps, by_blocks, in_parts)}
 
 
-def compare(first: int, folder: Path, *, tensor: bool, count: int = _TOGETHER) -> None:
-    one = joined(range(first, first + count))
-    fast = emulated_program(one.program, one.constants, folder, keep=True, tensor=tensor)
-    assert_equals_reference(one, fast, outputs=True)
+def programs(first: int, count: int) -> Joined:
+    """Half of them over every operation, half of maps and folds of rows."""
+    seeds = range(first, first + count)
+    return join([row_program(seed) if seed % 2 else random_program(seed) for seed in seeds])
 
 
-@pytest.mark.parametrize(("first", "way", "tensor"), [(0, "by_one", False), (8, "in_parts", True)])
-def test_cuda_program_random_programs_every_output_is_the_reference_s(
+def compare(first: int, folder: Path, *, tensor: bool, keep: bool, count: int = _TOGETHER) -> None:
+    one = programs(first, count)
+    fast = emulated_program(one.program, one.constants, folder, keep=keep, tensor=tensor)
+    assert_equals_reference(one, fast, outputs=keep)
+
+
+@pytest.mark.parametrize(
+    ("first", "way", "tensor"), [(0, "by_one", False), (8, "in_parts", True), (16, "by_blocks", False)]
+)
+def test_cuda_program_random_programs_are_the_reference_s(
     first: int, way: str, tensor: bool, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     WAYS[way](monkeypatch)
-    compare(first, tmp_path, tensor=tensor, count=8)
+    compare(first, tmp_path, tensor=tensor, keep=way == "in_parts", count=8)
 
 
 @pytest.mark.full
@@ -77,14 +92,17 @@ def test_cuda_program_two_thousand_random_programs_are_the_reference_s(
     WAYS[way](monkeypatch)
     first = 4000 + 260 * (2 * list(WAYS).index(way) + tensor)
     for at in range(first, first + 260, _TOGETHER):
-        compare(at, tmp_path, tensor=tensor)
+        compare(at, tmp_path, tensor=tensor, keep=bool(at // _TOGETHER % 2))
 
 
-def test_cuda_program_training_steps_are_the_reference_s(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["by_warps", pytest.param("by_blocks", marks=pytest.mark.full)])
+def test_cuda_program_training_steps_are_the_reference_s(way: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    WAYS[way](monkeypatch)
+    monkeypatch.setattr(bodies, "_warps", lambda *_: (1, 1))
     built, state = training(TransformerConfig(layers=1, heads=2, width=16))
     fast = emulated_program(built.program, built.constants, tmp_path, tensor=True)
     fast.load(state)
-    for step in range(3):
+    for step in range(2):
         state = run_program(built.program, state, built.constants, Windows(step))
         fast.step(Windows(step))
         assert same(state, fast.state()), step

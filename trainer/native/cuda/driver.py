@@ -10,7 +10,7 @@ import torch
 from ledger.errors import ToolMissing
 from trainer.engine.exact.cuda import Launch, Run, Unit
 
-_PLACES = 18  # addresses of `struct tl_given` in device.h, which one number follows
+_PLACES = 40  # addresses of `struct tl_given` in device.h, which one number follows
 _Given = ctypes.c_uint64 * (_PLACES + 1)
 _LIBRARY = "libcuda.so.1"
 

@@ -12,7 +12,9 @@ from importlib import resources
 
 from ledger.errors import SpecificationError
 from trainer.engine.exact.cuda.bodies import Body, body_of, converting
+from trainer.engine.exact.cuda.groups import Group, hidden, members_of, schedule
 from trainer.engine.exact.cuda.loops import Piece
+from trainer.engine.exact.cuda.rows import rows_of
 from trainer.engine.exact.fast.nests import product
 from trainer.engine.exact.fast.plan import Base, Place, Plan, make_plan
 from trainer.engine.exact.fast.source import MOST_CHARACTERS, MOST_SCRATCH, UNIT_CHARACTERS
@@ -72,8 +74,10 @@ def write_cuda(program: Program, *, keep: bool = False) -> CudaSource:
     Raises:
         SpecificationError: the program is too large to be compiled; the reference interpreter runs it.
     """
-    plan = make_plan(program, keep=keep)
-    calls = list(_calls(program, plan))
+    steps = schedule(program)
+    inside = set() if keep else hidden(program, steps)
+    plan = make_plan(program, keep=keep, steps=[members_of(step) for step in steps], hidden=inside)
+    calls = [*_calls(program, plan, steps, inside), *_ending(program, plan)]
     scratch = max([0, *(call.body.scratch for call in calls)])
     if scratch > MOST_SCRATCH:
         raise SpecificationError(f"The program's folds need {scratch} bytes; {MOST_SCRATCH} is the most.")
@@ -89,21 +93,37 @@ def write_cuda(program: Program, *, keep: bool = False) -> CudaSource:
     return CudaSource(tuple(_units(names)), tuple(launches), plan, scratch)
 
 
-def _calls(program: Program, plan: Plan) -> Iterator[_Call]:
-    for number, one in enumerate(program.operations):
-        out = plan.outputs[number]
+def _calls(program: Program, plan: Plan, steps: Sequence[Group | int], inside: set[int]) -> Iterator[_Call]:
+    operations = program.operations
+
+    def read(number: int, which: int) -> tuple[Base, int]:
+        operand = operations[number].operands[which]
+        place = plan.outputs[operand.source]
+        return place.base, place.offset + operand.offset * operations[operand.source].dtype.size
+
+    def written(number: int) -> tuple[Base, int]:
+        return plan.outputs[number].base, plan.outputs[number].offset
+
+    for step in steps:
+        if isinstance(step, Group):
+            rows = rows_of(program, step, inside)
+            addresses = (*map(written, rows.written), *(read(*one) for one in rows.read))
+            yield _Call(Body((rows.piece,)), addresses)
+            continue
+        one = operations[step]
         if isinstance(one.attributes, Constant | Batch):
             continue
         if isinstance(one.attributes, Load):
             if one.dtype is not DType.FLOAT32:
-                yield _converted(one.elements, plan.states[one.attributes.index], out, "int64_t", "uint32_t")
+                state = plan.states[one.attributes.index]
+                yield _converted(one.elements, state, plan.outputs[step], "int64_t", "uint32_t")
             continue
-        body = body_of(one, [program.operations[operand.source].dtype for operand in one.operands])
-        starts = (
-            (place.base, place.offset + operand.offset * program.operations[operand.source].dtype.size)
-            for place, operand in ((plan.outputs[operand.source], operand) for operand in one.operands)
-        )
-        yield _Call(body, ((out.base, out.offset), *starts))
+        body = body_of(one, [operations[operand.source].dtype for operand in one.operands])
+        yield _Call(body, (written(step), *(read(step, which) for which in range(len(one.operands)))))
+
+
+def _ending(program: Program, plan: Plan) -> Iterator[_Call]:
+    """What of the next state no operation has written where it belongs."""
     for place, state in zip(plan.states, program.states, strict=True):
         target = Place(Base.NEXT, place.offset, place.size)
         if state.source is not None and plan.outputs[state.source] != target:

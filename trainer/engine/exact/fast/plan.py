@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bisect
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from trainer.engine.exact.fast.nests import product
-from trainer.program.exact.cost import bytes_of, last_readers
+from trainer.program.exact.cost import bytes_of
 from trainer.program.exact.operations import Batch, Constant, DType, Load, Program
 
 _ALIGNMENT = 64
@@ -56,13 +56,27 @@ class Plan:
     sizes: dict[Base, int]
 
 
-def make_plan(program: Program, *, keep: bool = False) -> Plan:
-    """The plan of a checked program; with `keep`, no output is ever overwritten by another."""
+def make_plan(
+    program: Program,
+    *,
+    keep: bool = False,
+    steps: Sequence[Sequence[int]] | None = None,
+    hidden: Collection[int] = (),
+) -> Plan:
+    """The plan of a checked program.
+
+    Args:
+        keep: no output is ever overwritten by another.
+        steps: operations that are done together, in the order in which that happens; None is each in its own turn.
+        hidden: operations whose outputs are nowhere in memory; their places have no bytes.
+    """
     states, state_bytes = _laid_out(Base.STATE, [product(s.shape) * s.dtype.size for s in program.states])
     constants, constant_bytes = _laid_out(Base.CONSTANTS, [product(c.shape) * c.dtype.size for c in program.constants])
     sizes = {Base.STATE: state_bytes, Base.NEXT: state_bytes, Base.CONSTANTS: constant_bytes}
     fixed = _fixed(program, states, constants, sizes)
-    outputs, sizes[Base.ARENA] = _in_arena(program, fixed, keep)
+    fixed |= {number: Place(Base.ARENA, 0, 0) for number in hidden}
+    steps = [(number,) for number in range(len(program.operations))] if steps is None else steps
+    outputs, sizes[Base.ARENA] = _in_arena(program, fixed, keep, steps)
     return Plan(tuple(outputs), tuple(states), tuple(constants), sizes)
 
 
@@ -100,25 +114,33 @@ def _fixed(
     return fixed
 
 
-def _in_arena(program: Program, fixed: dict[int, Place], keep: bool) -> tuple[list[Place], int]:
-    """First fit: each output from its operation to its last reader."""
-    freed: list[list[int]] = [[] for _ in range(len(program.operations) + 1)]
-    for number, last in enumerate(last_readers(program)):
-        freed[last].append(number)
-    places: list[Place] = []
+def _in_arena(
+    program: Program, fixed: dict[int, Place], keep: bool, steps: Sequence[Sequence[int]]
+) -> tuple[list[Place], int]:
+    """First fit: each output from its step to that of its last reader."""
+    step_of = {number: at for at, step in enumerate(steps) for number in step}
+    last = dict(step_of)
+    for number, one in enumerate(program.operations):
+        for operand in one.operands:
+            last[operand.source] = max(last[operand.source], step_of[number])
+    last |= {state.source: len(steps) for state in program.states if state.source is not None}
+    freed: list[list[int]] = [[] for _ in range(len(steps) + 1)]
+    for number, at in last.items():
+        if number not in fixed:
+            freed[at].append(number)
+    places = dict(fixed)
     taken: list[tuple[int, int]] = []  # (offset, end), sorted
     size = 0
-    for number, one in enumerate(program.operations):
-        place = fixed.get(number)
-        if place is None:
-            place = Place(Base.ARENA, _gap(taken, _up(bytes_of(one))), bytes_of(one))
-            bisect.insort(taken, (place.offset, place.offset + _up(place.size)))
-            size = max(size, place.offset + _up(place.size))
-        places.append(place)
-        for old in () if keep else freed[number]:
-            if places[old].base is Base.ARENA:
-                taken.remove((places[old].offset, places[old].offset + _up(places[old].size)))
-    return places, size
+    for at, step in enumerate(steps):
+        for number in step:
+            if number not in fixed:
+                length = bytes_of(program.operations[number])
+                places[number] = place = Place(Base.ARENA, _gap(taken, _up(length)), length)
+                bisect.insort(taken, (place.offset, place.offset + _up(length)))
+                size = max(size, place.offset + _up(length))
+        for old in () if keep else freed[at]:
+            taken.remove((places[old].offset, places[old].offset + _up(places[old].size)))
+    return [places[number] for number in range(len(program.operations))], size
 
 
 def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:

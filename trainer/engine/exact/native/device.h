@@ -28,9 +28,10 @@ INLINE float float_of_integer(int64_t n) { return __ll2float_rn(n); }
 
 INLINE float multiplied(float a, float b) { return __fmul_rn(a, b); }
 
-/* What a launch gives its kernel: the output's address, each operand's first element, the scratch; and a number. */
+/* What a launch gives its kernel: the output's address (of a group, all outputs'), each operand's first element, the
+   scratch; and a number. */
 struct tl_given {
-    char *at[18];
+    char *at[40];
     uint64_t first;
 };
 

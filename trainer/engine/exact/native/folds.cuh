@@ -9,25 +9,33 @@ struct tl_sum {
     uint32_t kinds;
 };
 
+INLINE void tl_add_term(struct tl_sum *sum, uint32_t word, float up)
+{
+    sum->total += sum_term(word, up);
+    sum->kinds |= special_kind(word);
+}
+
 INLINE struct tl_sum tl_sum_part(const uint32_t *x, uint32_t from, uint32_t to, uint32_t lane, uint32_t lanes, float up)
 {
     struct tl_sum sum = {0, 0};
-    for (uint64_t k = (uint64_t)from + lane; k < to; k += lanes) {
-        sum.total += sum_term(x[k], up);
-        sum.kinds |= special_kind(x[k]);
-    }
+    for (uint64_t k = (uint64_t)from + lane; k < to; k += lanes) tl_add_term(&sum, x[k], up);
     return sum;
 }
 
 /* Keys of values and of magnitudes as unsigned words, of which 0 is least. */
+INLINE uint32_t tl_key(uint32_t word, int magnitudes)
+{
+    return magnitudes ? word & MAGNITUDE : (uint32_t)key_of(word) ^ 0x80000000u;
+}
+
+INLINE uint32_t tl_greater(uint32_t one, uint32_t other) { return one > other ? one : other; }
+
 INLINE uint32_t tl_greatest_part(const uint32_t *x, uint32_t from, uint32_t to, uint32_t lane, uint32_t lanes,
                                  int magnitudes)
 {
     uint32_t greatest = 0;
-    for (uint64_t k = (uint64_t)from + lane; k < to; k += lanes) {
-        uint32_t key = magnitudes ? x[k] & MAGNITUDE : (uint32_t)key_of(x[k]) ^ 0x80000000u;
-        greatest = key > greatest ? key : greatest;
-    }
+    for (uint64_t k = (uint64_t)from + lane; k < to; k += lanes)
+        greatest = tl_greater(greatest, tl_key(x[k], magnitudes));
     return greatest;
 }
 
@@ -48,10 +56,8 @@ INLINE struct tl_sum tl_warp_sum(struct tl_sum sum)
 
 INLINE uint32_t tl_warp_greatest(uint32_t greatest)
 {
-    for (int far = TL_WARP / 2; far; far /= 2) {
-        uint32_t other = __shfl_xor_sync(0xffffffffu, greatest, far);
-        greatest = other > greatest ? other : greatest;
-    }
+    for (int far = TL_WARP / 2; far; far /= 2)
+        greatest = tl_greater(greatest, __shfl_xor_sync(0xffffffffu, greatest, far));
     return greatest;
 }
 
@@ -77,6 +83,23 @@ INLINE uint32_t tl_block_greatest(uint32_t greatest, uint32_t *room)
     __syncthreads();
     if (threadIdx.x < TL_WARP) greatest = tl_warp_greatest(threadIdx.x < TL_BLOCK / TL_WARP ? room[threadIdx.x] : 0);
     return greatest;
+}
+
+/* The same, and all threads get the result. */
+INLINE struct tl_sum tl_all_sum(struct tl_sum sum, struct tl_sum *room)
+{
+    sum = tl_block_sum(sum, room);
+    if (threadIdx.x == 0) room[0] = sum;
+    __syncthreads();
+    return room[0];
+}
+
+INLINE uint32_t tl_all_greatest(uint32_t greatest, uint32_t *room)
+{
+    greatest = tl_block_greatest(greatest, room);
+    if (threadIdx.x == 0) room[0] = greatest;
+    __syncthreads();
+    return room[0];
 }
 
 INLINE void tl_add(int64_t *total, int64_t more)
