@@ -164,11 +164,10 @@ class Deployment:
                 continue  # a token that was there before
             artifact = artifacts[name]
             if self.artifact_hashes[name] != artifact.code_hash():
-                raise StaleDeployment(
-                    f"{name} at {address} was deployed by another version of trainledger ({self.version}; "
-                    f"this is {__version__}).",
-                    remedy=_FRESH,
-                )
+                other = f"another version of trainledger ({self.version}; this is {__version__})"
+                if self.version == __version__:  # contracts that were changed between two versions
+                    other = f"a trainledger {self.version} whose contracts were others than this one's"
+                raise StaleDeployment(f"{name} at {address} was deployed by {other}.", remedy=_FRESH)
             if hashlib.sha256(artifact.masked(code)).hexdigest() != self.artifact_hashes[name]:
                 raise StaleDeployment(f"The code at {address} is not the {name} of the record.", remedy=_FRESH)
 

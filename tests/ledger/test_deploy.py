@@ -186,6 +186,8 @@ def test_check_other_version_is_stale(deployment: Deployment, web3: Web3) -> Non
     older = dataclasses.replace(deployment, artifact_hashes=hashes, version="0.0.1")
     with pytest.raises(StaleDeployment, match=r"StakeVault at 0x\w+ was deployed by another version .*\(0\.0\.1;"):
         older.check(web3)
+    with pytest.raises(StaleDeployment, match="whose contracts were others than this one's"):
+        dataclasses.replace(older, version=deployment.version).check(web3)
 
 
 def test_check_chain_down_is_unreachable(deployment: Deployment, tmp_path: Path) -> None:
