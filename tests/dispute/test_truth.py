@@ -9,7 +9,7 @@ from small_programs import engine
 from torch import Tensor
 from true_runs import LENGTH, data, segment, truth_of_folds, truth_of_random
 
-from ledger.errors import MachineFault
+from ledger.errors import MachineFault, ResourceError
 from trainer.commit.hashing import Kind, leaf, seal
 from trainer.commit.proofs import climb
 from trainer.commit.states import state_root
@@ -307,3 +307,12 @@ def test_accumulators_start_at_the_folds_start() -> None:
         truth.accumulators(0, 0, [0])
     with pytest.raises(IndexError):
         truth.accumulators(fold, 2, [0])
+
+
+def test_trace_says_what_it_needs_where_memory_runs_out() -> None:
+    def no_more(done: int, every: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(ResourceError, match=r"Out of memory while computing the trace.* MiB on cpu") as error:
+        _ = fresh(segment().run(0), progress=no_more).trace_root
+    assert "machine with more memory" in error.value.remedy

@@ -14,6 +14,7 @@ from trainer.data.tokenizer import ByteTokenizer
 from trainer.dispute.committed import DatasetProofs
 from trainer.dispute.runs import Interpreter, RunTruth
 from trainer.dispute.truth import SegmentTruth
+from trainer.engine.engines import ReferenceEngine
 from trainer.program.exact import BuiltProgram, Operand, Operation, Program, Role
 from trainer.program.exact.operations import (
     Attributes,
@@ -114,8 +115,9 @@ def _long_folds() -> tuple[Operation, ...]:
 
 @functools.cache
 def segment(kind: str = "transformer", steps: int = 3) -> SegmentTruth:
-    """A segment of a small model, on the compiled engine."""
-    model = {"cell": "gru", "tied_embeddings": False} if kind == "recurrent" else {}
-    description = small(kind, model=model)
+    """A segment of a small model: a transformer on the compiled engine, or a short GRU on the reference."""
+    short = {"model": {"cell": "gru", "layers": 1}, "context": 4, "batch_size": 3, "evaluation_windows": 3}
+    description = small(kind, **(short if kind == "recurrent" else {}))
     program = traced(description, data())
-    return SegmentTruth(program, data(), first_state(description, data()), steps=steps, slot=1, engine=engine())
+    on = ReferenceEngine() if kind == "recurrent" else engine()
+    return SegmentTruth(program, data(), first_state(description, data()), steps=steps, slot=1, engine=on)

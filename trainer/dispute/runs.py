@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,7 @@ from trainer.dispute.subjects import Subject, TensorLayout
 from trainer.engine.exact.backends import Backend
 from trainer.engine.exact.batching import DatasetBatches
 from trainer.engine.exact.interpreter import TORCH_DTYPES, run_operations, run_program
+from trainer.engine.memory import memory_errors
 from trainer.program.exact import BuiltProgram, Operation, cost_of, program_root
 from trainer.program.exact.encoding import encode_records
 from trainer.program.exact.operations import Matmul, Max, ScatterAdd, Sum
@@ -217,15 +219,16 @@ class RunTruth:
             if self._progress is not None:
                 self._progress(number + 1, self.operations)
 
-        after = run_program(
-            self.program,
-            self._before,
-            self._built.constants,
-            self.batches,
-            device=self._interpreter.device,
-            backend=self._interpreter.backend,
-            observe=observe,
-        )
+        with self._memory_errors():
+            after = run_program(
+                self.program,
+                self._before,
+                self._built.constants,
+                self.batches,
+                device=self._interpreter.device,
+                backend=self._interpreter.backend,
+                observe=observe,
+            )
         roots = [self._after_root(number, tensor, outputs) for number, tensor in enumerate(after)]
         tree = Tree(Kind.STATE, [leaf(Kind.STATE, root) for root in roots])
         after_root = seal(Kind.STATE, 0, self.states, tree.root)
@@ -248,6 +251,14 @@ class RunTruth:
         """The tokens that this run reads."""
         step = int(self._before[_STEP].reshape(-1)[0].item()) if len(self._before) > _STEP else 0
         return DatasetBatches(data=self.data.data, seed=self.seed, slot=self.slot, step=step)
+
+    def _memory_errors(self) -> AbstractContextManager[None]:
+        least = cost_of(self.program).peak_bytes / 2**20
+        return memory_errors(
+            f"computing the trace of one run, which takes at least {least:,.0f} MiB on {self._interpreter.device}",
+            remedy="Close other programs, or go on with this dispute on a machine with more memory: "
+            "everything it needs is on the chain and in the stores.",
+        )
 
     # --- tensors ---
 
@@ -295,15 +306,16 @@ class RunTruth:
         found = {number: self._held[number] for number in numbers if number in self._held}
         missing = [number for number in numbers if number not in found]
         if missing:
-            made = run_operations(
-                self.program,
-                self._before,
-                self._built.constants,
-                self.batches,
-                wanted=missing,
-                device=self._interpreter.device,
-                backend=self._interpreter.backend,
-            )
+            with self._memory_errors():
+                made = run_operations(
+                    self.program,
+                    self._before,
+                    self._built.constants,
+                    self.batches,
+                    wanted=missing,
+                    device=self._interpreter.device,
+                    backend=self._interpreter.backend,
+                )
             found |= {number: self._hold(number, output) for number, output in made.items()}
         for number in numbers:
             self._held.move_to_end(number)

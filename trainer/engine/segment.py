@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ledger.errors import MachineFault, ResourceError
+from ledger.errors import MachineFault
 from trainer.engine.batches import TokenData
 from trainer.engine.engines import Engine, ReferenceEngine, Run
 from trainer.engine.exact.batching import DatasetBatches
+from trainer.engine.memory import memory_errors
 from trainer.engine.state import State, check_state, heldout_loss_of
 from trainer.program.exact import BuiltProgram
 from trainer.program.task import TaskProgram
 
 _LOSS, _STEP = 0, 1  # places of the tensors that every state begins with
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def run_segment(
     if steps < 0 or report_every < 1:
         raise ValueError(f"steps is {steps} and report_every {report_every}")
     check_state(state, program.layout)
-    with _memory_errors(program):
+    with memory_of(program):
         segment = _Segment(program, dataset, engine or ReferenceEngine(), slot=slot, recheck=recheck)
         began = last_snapshot = time.perf_counter()
         losses: list[tuple[int, float]] = []
@@ -201,20 +201,10 @@ def _compare(built: BuiltProgram, found: list[Tensor], wanted: list[Tensor], *, 
             )
 
 
-@contextmanager
-def _memory_errors(program: TaskProgram) -> Iterator[None]:
-    """Turn the several ways in which memory runs out into one error that says what to change."""
-    try:
-        yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        text = str(error)
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not exhausted and not any(sign in text.lower() for sign in _OUT_OF_MEMORY):
-            raise
-        first = text.splitlines()[0] if text else "no memory left"
-        raise ResourceError(
-            f"Out of memory while training ({program.layout.parameter_count:,} parameters, batches of "
-            f"{program.tokens_per_step:,} tokens): {first}",
-            remedy="Close other programs, use a machine with more memory, or leave this task to others; "
-            "a requester can post it again with a smaller batch_size, context or width.",
-        ) from error
+def memory_of(program: TaskProgram) -> AbstractContextManager[None]:
+    """Names a task's sizes where its training runs out of memory."""
+    return memory_errors(
+        f"training ({program.layout.parameter_count:,} parameters, batches of {program.tokens_per_step:,} tokens)",
+        remedy="Close other programs, use a machine with more memory, or leave this task to others; "
+        "a requester can post it again with a smaller batch_size, context or width.",
+    )
