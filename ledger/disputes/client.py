@@ -142,7 +142,7 @@ class DisputeClient(LedgerClient):
                 time.sleep(self._look_seconds)
             count = self.game_count()
             self._log.update()
-            games = [number for number in self._log.games() if self._log.view(number, deadline=0) is not None]
+            games = self._log.games()
             if len(games) >= count:
                 return games
         raise ChainError(

@@ -36,6 +36,7 @@ class GameLog:
         self._events: dict[int, list[Event]] = {}
         # (number, hash) of blocks up to which the log was read, oldest first: they tell whether they still stand.
         self._marks: list[tuple[int, bytes]] = []
+        self._positions: dict[int, tuple[Event, Position]] = {}
         self._lock = threading.RLock()
 
     def update(self) -> None:
@@ -68,9 +69,9 @@ class GameLog:
             self._prune()
 
     def games(self) -> list[int]:
-        """Numbers of all games, oldest first."""
+        """Numbers of all games that the log tells a position of, oldest first."""
         with self._lock:
-            return sorted(self._events)
+            return sorted(game for game, events in self._events.items() if any(_tells(event) for event in events))
 
     def view(self, game: int, *, deadline: int) -> GameView | None:
         """A game as its last events leave it; None where the log has none that says a position.
@@ -83,7 +84,7 @@ class GameLog:
         """
         with self._lock:
             events = list(self._events.get(game, []))
-        told = [event for event in events if event.name != _ENDED]
+        told = [event for event in events if _tells(event)]
         if not told:
             return None
         last, end = told[-1], events[-1] if events[-1].name == _ENDED else None
@@ -91,7 +92,7 @@ class GameLog:
         outcome = Outcome.RUNNING if end is None else _outcome(end)
         winner = None if end is None else str(end.arguments["winner"])
         return GameView(
-            position=Position.from_abi(last.arguments["position"]),
+            position=self._position_in(game, last),
             posted=posted if isinstance(posted, bytes) else b"",
             deadline=deadline,
             outcome=outcome,
@@ -99,6 +100,14 @@ class GameLog:
             late=end is not None and bool(end.arguments["late"]),
             moved_block=last.block_number,
         )
+
+    def _position_in(self, game: int, event: Event) -> Position:
+        """The position that a game's last event tells; decoded once, for many games are looked at again and again."""
+        with self._lock:
+            known = self._positions.get(game)
+            if known is None or known[0] is not event:
+                known = self._positions[game] = (event, Position.from_abi(event.arguments["position"]))
+            return known[1]
 
     def _rewind(self) -> int:
         """Forgets what the chain no longer has; returns the last block whose log is known."""
@@ -130,8 +139,13 @@ class GameLog:
         oldest = self._marks[0][0]
         for events in self._events.values():
             passed = bisect_right(events, oldest, key=lambda event: event.block_number)
-            last_told = max((at for at in range(passed) if events[at].name != _ENDED), default=0)
+            last_told = max((at for at in range(passed) if _tells(events[at])), default=0)
             del events[:last_told]
+
+
+def _tells(event: Event) -> bool:
+    """Whether an event carries a position."""
+    return event.name != _ENDED
 
 
 def _outcome(end: Event) -> Outcome:
