@@ -156,8 +156,6 @@ interface IDisputeGame {
         uint256 indexed game, TaskId indexed task, address indexed winner, Outcome outcome, address prover, bool late
     );
 
-    /// @notice Thrown by a deployment whose game decides nothing.
-    error DisputesNotAvailable();
     /// @notice Thrown when a number was never given to a game.
     error NoSuchGame(uint256 game);
     /// @notice Thrown when a move answers another position than the game's.

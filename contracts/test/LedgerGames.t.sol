@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {NoDisputeGame} from "../NoDisputeGame.sol";
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
-import {StateTree} from "./base/StateTree.sol";
 
 /// @title The ledger's side of disputes, with games that end as the test says
 contract LedgerGamesTest is Fixture {
@@ -23,14 +21,6 @@ contract LedgerGamesTest is Fixture {
         (_task, _root) = submitted();
         arm(CHALLENGER);
         arm(STRANGER);
-    }
-
-    function test_noDisputeGame_opensNothing() public {
-        NoDisputeGame none = new NoDisputeGame();
-        vm.assertTrue(!none.available(), "available");
-        IDisputeGame.Opening memory opening;
-        vm.expectRevert(abi.encodeWithSelector(IDisputeGame.DisputesNotAvailable.selector));
-        IDisputeGame(address(none)).open(opening, new bytes32[](1));
     }
 
     function test_gameCalls_strangerReverts() public {
@@ -327,7 +317,7 @@ contract LedgerGamesTest is Fixture {
         TaskId task = post(p);
         claimAs(task, OTHER);
         Root root = submitAs(task, OTHER, 100, LOSS_4);
-        Root claimed = trueRoot ? _redoneOf(task, LOSS_3) : ANSWER;
+        Root claimed = trueRoot ? redoneRoot(task, 0, 1, LOSS_3) : ANSWER;
         vm.prank(OTHER);
         uint256 number = game.open(task, 0, 0, 0, root, claimed);
         game.decide(number, FELLED);
@@ -360,13 +350,6 @@ contract LedgerGamesTest is Fixture {
     }
 
     function _redone(uint32 lossBits) private view returns (Root) {
-        return _redoneOf(_task, lossBits);
-    }
-
-    /// @dev The root that `resultOf` gives for the second attempt of the first round.
-    function _redoneOf(TaskId task, uint32 lossBits) private view returns (Root root) {
-        uint256 seed = uint256(keccak256(abi.encode(task, uint32(0), uint32(1))));
-        uint32 tensors = ledger.getTask(task).parameters.stateTensors;
-        (root,) = StateTree.commit(StateTree.tensorRoots(lossBits, tensors, seed));
+        return redoneRoot(_task, 0, 1, lossBits);
     }
 }

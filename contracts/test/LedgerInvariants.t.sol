@@ -179,7 +179,7 @@ contract LedgerInvariantsTest is Fixture {
     /// forge-config: default.fuzz.runs = 4
     /// forge-config: full.fuzz.runs = 40
     function testFuzz_handler_everyActionSucceeds(uint256 seed) public {
-        for (uint256 i = 0; i < 5000; ++i) {
+        for (uint256 i = 0; i < 6000; ++i) {
             _act(uint256(keccak256(abi.encode(seed, i))));
         }
         string[25] memory actions = [
@@ -217,13 +217,13 @@ contract LedgerInvariantsTest is Fixture {
         assertSolvent();
     }
 
-    /// @dev Games are few in a run, so their ends take turns.
+    /// @dev Games are few in a run, so their ends take turns. A slot that falls again and again is seldom redone.
     function _fallIsDue() private view returns (bool) {
         return _handler.done("won defence") > _handler.done("fall");
     }
 
     function _act(uint256 luck) private {
-        uint256 action = luck % 24;
+        uint256 action = luck % 27;
         (uint256 which, uint256 amount) = ((luck >> 8) % 64, luck >> 16);
         if (action < 3) {
             _handler.claim(which, amount);
@@ -231,15 +231,15 @@ contract LedgerInvariantsTest is Fixture {
             _handler.submit(which, amount, uint32(amount >> 40));
         } else if (action < 10) {
             _handler.finalise(which);
-        } else if (action < 12) {
-            _handler.wait_(amount);
+        } else if (action < 12 || action == 25) {
+            _handler.wait_(amount % 300); // mostly less than a lease
         } else if (action < 15) {
             _handler.openGame(which, amount);
         } else if (action == 15) {
             _handler.expireLease(which);
         } else if (action == 16) {
             _handler.closeTask(which, luck >> 64 & 31);
-        } else if (action == 17) {
+        } else if (action == 17 || action == 23) {
             _handler.settleGame(which, _fallIsDue());
         } else if (action == 18) {
             _handler.withdraw(which);
@@ -249,7 +249,7 @@ contract LedgerInvariantsTest is Fixture {
             _handler.completeUnbond(which);
         } else if (action == 21) {
             _handler.stake(which, amount);
-        } else if (action == 22) {
+        } else if (action == 22 || action == 24) {
             _handler.awardFall(which);
         }
         // Seldom: only the newest tasks are played on, and a fall and its redo take long.

@@ -161,6 +161,13 @@ abstract contract Fixture {
         (result.stateRoot, result.lossProof) = StateTree.commit(roots);
     }
 
+    /// @dev The root that `resultOf` gives for this attempt.
+    function redoneRoot(TaskId task, uint32 round, uint32 attempt, uint32 lossBits) internal view returns (Root root) {
+        uint256 seed = uint256(keccak256(abi.encode(task, round, attempt)));
+        uint32 tensors = ledger.getTask(task).parameters.stateTensors;
+        (root,) = StateTree.commit(StateTree.tensorRoots(lossBits, tensors, seed));
+    }
+
     function submitAs(TaskId task, address worker, uint32 steps, uint32 lossBits) internal returns (Root) {
         ITrainingLedger.Submission memory result = resultOf(task, steps, lossBits);
         vm.prank(worker);

@@ -10,7 +10,6 @@ import {TrainingLedger} from "../../TrainingLedger.sol";
 import {TrainingToken} from "../../TrainingToken.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {Fixture} from "./Fixture.sol";
-import {StateTree} from "./StateTree.sol";
 
 /// @title What people do, in any order
 /// @notice Each action looks for something that can be done now and does it; it counts what it did, and keeps its own
@@ -95,13 +94,15 @@ contract Handler is Fixture {
         ledger.claim(request);
         bonds[person] += t.parameters.bond;
         ++done[lapsed ? "claim over a lapsed lease" : "claim"];
+        // A winner has the state at hand.
+        if (kept) submitAs(task, person, t.parameters.stepsPerRound, LOSS_3);
     }
 
     function submit(uint256 which, uint256 steps, uint32 loss) external {
         (bool found, TaskId task, ITrainingLedger.Task memory t, ITrainingLedger.Slot memory slot) = _pick(which);
         if (!found || slot.status != ITrainingLedger.SlotStatus.Leased) return;
         // Most submissions have the loss that challengers of the attempt before have committed to.
-        uint32 bits = steps & 3 > 0 ? LOSS_3 : uint32(between(loss, LOSS_2 - 0x400000, LOSS_4 + 0x400000));
+        uint32 bits = steps & 7 > 0 ? LOSS_3 : uint32(between(loss, LOSS_2 - 0x400000, LOSS_4 + 0x400000));
         ITrainingLedger.Submission memory result =
             resultOf(task, uint32(between(steps, t.parameters.minimumSteps, t.parameters.stepsPerRound)), bits);
         bytes memory call = abi.encodeCall(ITrainingLedger.submit, (result));
@@ -163,7 +164,8 @@ contract Handler is Fixture {
         bool open = slot.status == ITrainingLedger.SlotStatus.Submitted && block.timestamp <= slot.deadline;
         address person = _person(who);
         if (!found || !open || stakedOf(person) - lockedOf(person) < t.parameters.bond) return;
-        Root claimed = who & 3 > 0 ? _redone(task, t, slot.attempt + 1) : Root.wrap(bytes32(uint256(1)));
+        Root claimed =
+            who & 7 > 0 ? redoneRoot(task, t.currentRound, slot.attempt + 1, LOSS_3) : Root.wrap(bytes32(uint256(1)));
         vm.prank(person);
         game.open(task, t.currentRound, 0, slot.attempt, slot.stateRoot, claimed);
         bonds[person] += t.parameters.bond;
@@ -280,12 +282,6 @@ contract Handler is Fixture {
         (bool good,) = target.call(call);
         if (good) (broken, breach) = (broken + 1, what);
         ++done[what];
-    }
-
-    /// @dev What `resultOf` gives for this attempt with a loss of 3.
-    function _redone(TaskId task, ITrainingLedger.Task memory t, uint32 attempt) private pure returns (Root root) {
-        uint256 seed = uint256(keccak256(abi.encode(task, t.currentRound, attempt)));
-        (root,) = StateTree.commit(StateTree.tensorRoots(LOSS_3, t.parameters.stateTensors, seed));
     }
 
     function _person(uint256 who) private view returns (address) {
