@@ -22,10 +22,12 @@ import torch
 from reporting import write
 from torch import Tensor, nn
 
+from trainer.commit.hashing import Kind
 from trainer.engine.engines import Run
 from trainer.engine.exact.interpreter import TORCH_DTYPES
 from trainer.models import TransformerConfig, build_model
 from trainer.models.initial import initialise
+from trainer.native.cuda.hashing import open_gpu_hasher
 from trainer.native.engine import choose_engine
 from trainer.program.description import OptimizerConfig, ScheduleConfig
 from trainer.program.exact import BuiltProgram, Part, cost_of
@@ -195,6 +197,21 @@ def one_setting(name: str, folder: Path, rounds: int, peak: float) -> Iterator[t
             yield f"{name}: speed of {title} over {mode}", medians[mode] / medians[f"exact, {title}"]
 
 
+def hashing(folder: Path) -> Iterator[tuple[str, object]]:
+    """Gigabytes a second of a tree over a gigabyte: of data on the GPU, and of data that is not there yet."""
+    hasher = open_gpu_hasher("cuda", folder, rivals=[])
+    if hasher is None:
+        raise SystemExit("Trees are not hashed on this GPU.")
+    there = torch.randint(0, 256, (2**30,), dtype=torch.uint8, device="cuda")
+    here = there.cpu().numpy().data
+    ways: dict[str, Step] = {
+        "on the GPU": lambda: hasher.tree(Kind.TENSOR, there),
+        "taken there": lambda: hasher(Kind.TENSOR, here),
+    }
+    for title, way in ways.items():
+        yield f"hashing, {title}, GB/s", 2**30 / 1e9 / statistics.median(seconds_of(way, 10))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where compiled programs are kept")
@@ -205,6 +222,8 @@ def main() -> None:
     figures: dict[str, Any] = {"GPU": torch.cuda.get_device_name(), "peak, TFLOP/s": arguments.peak}
     for name in [arguments.only] if arguments.only else SETTINGS:
         figures.update(one_setting(name, arguments.folder, arguments.rounds, arguments.peak))
+    if not arguments.only:
+        figures.update(hashing(arguments.folder))
     write(
         "gpu_speed",
         title="Exact training on a GPU against PyTorch",

@@ -181,7 +181,7 @@ def test_hash_natively_wrong_library_leaves_python_at_work(libraries: Path, monk
 
 def test_open_tree_hasher_slower_than_python_is_not_admitted(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_tree_hasher(libraries, threads=1) is not None
-    monkeypatch.setattr("trainer.native.hashing._seconds", lambda hasher, data: float(hasher is not python_tree))
+    monkeypatch.setattr("trainer.native.hashing.seconds_of", lambda hasher, data: float(hasher is not python_tree))
     assert open_tree_hasher(libraries, threads=1) is None
 
 

@@ -15,7 +15,8 @@ __all__ = ["open_engine"]
 def open_engine(context: CommandContext) -> Engine:
     """The fastest engine of the device, or the reference where the settings name it; says why one is slow.
 
-    States are hashed by compiled code from then on, but beside a reference that was asked for.
+    States are hashed by compiled code from then on, but beside a reference that was asked for; on the GPU where it is
+    one's device and faster.
 
     Several ranks are processes of this machine, which share the steps of programs traced with shards.
 
@@ -30,7 +31,7 @@ def open_engine(context: CommandContext) -> Engine:
     if settings.engine == "reference":
         use_tree_hasher(None)
     else:
-        hash_natively(settings.library_folder, threads=settings.threads or available_threads())
+        hash_natively(settings.library_folder, threads=settings.threads or available_threads(), device=settings.device)
     engine = choose_engine(
         settings.device,
         settings.library_folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import random
 import time
@@ -12,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ledger.errors import ResourceError
 from trainer.commit.hashing import CHUNK, Kind, TreeHasher, pad, python_tree, use_tree_hasher
@@ -59,9 +61,17 @@ class NativeTree:
         return leaves.data, made[-_DIGEST:].tobytes()
 
 
-def hash_natively(folder: Path, *, threads: int) -> bool:
-    """Has this process hash trees in C, where `open_tree_hasher` gives something; whether it does."""
-    hasher = open_tree_hasher(folder, threads=threads)
+def hash_natively(folder: Path, *, threads: int, device: str = "cpu") -> bool:
+    """Has this process hash trees in C, or on a GPU where that is faster, and in Python where neither can be had.
+
+    Returns:
+        Whether trees are not hashed in Python.
+    """
+    hasher: TreeHasher | None = open_tree_hasher(folder, threads=threads)
+    if device != "cpu" and torch.cuda.is_available():
+        from trainer.native.cuda.hashing import open_gpu_hasher  # here: it needs this module
+
+        hasher = open_gpu_hasher(device, folder, rivals=[hasher or python_tree]) or hasher
     use_tree_hasher(hasher)
     return hasher is not None
 
@@ -83,27 +93,34 @@ def open_tree_hasher(folder: Path, *, threads: int, compiler: Compiler | None = 
 
 
 def hashes_as_python_does(hasher: NativeTree) -> bool:
+    """Compares leaf hashes and roots on one thread and on three, as `gives_python_s_hashes`."""
+    return all(gives_python_s_hashes(functools.partial(_on_threads, hasher, threads=threads)) for threads in (1, 3))
+
+
+def _on_threads(hasher: NativeTree, kind: Kind, data: memoryview, *, threads: int) -> tuple[memoryview, bytes]:
+    return hasher.on_threads(kind, data, threads)
+
+
+def gives_python_s_hashes(hasher: TreeHasher) -> bool:
     """Compares leaf hashes and roots of random bytes of every size at which something could go wrong."""
     drawn = memoryview(random.Random(0).randbytes(max(_TESTED) + 1))
     for number, size in enumerate(_TESTED):
         kind = list(Kind)[number % len(Kind)]
         data = drawn[number % 2 : number % 2 + size]
-        expected = python_tree(kind, data)
-        for threads in (1, 3):
-            leaves, root = hasher.on_threads(kind, data, threads)
-            if (bytes(leaves), root) != expected:
-                return False
+        leaves, root = hasher(kind, data)
+        if (bytes(leaves), root) != python_tree(kind, data):
+            return False
     return True
 
 
 def _is_faster(hasher: NativeTree) -> bool:
     """Whether it beats Python on one thread; where OpenSSL knows the processor and this C does not, it may not."""
     data = memoryview(bytes(max(_TESTED)))
-    return _seconds(lambda kind, data: hasher.on_threads(kind, data, 1), data) < _seconds(python_tree, data)
+    return seconds_of(lambda kind, data: hasher.on_threads(kind, data, 1), data) < seconds_of(python_tree, data)
 
 
-def _seconds(hasher: TreeHasher, data: memoryview) -> float:
-    """The least of three times, because the machine may be busy."""
+def seconds_of(hasher: TreeHasher, data: memoryview) -> float:
+    """Seconds that hashing data takes: the least of three times, because the machine may be busy."""
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -68,18 +68,18 @@ def emulated_library(unit: Unit, folder: Path, *, tensor: bool = False, quickly:
     flags = [*_FLAGS, "-O0" if quickly else "-O1"]
     names = ", ".join(f'"{name}"' for name in unit.kernels)
     cases = "\n".join(
-        f"    case {number}: tl_launch(tl_start<{name}>, given, blocks, threads); break;"
+        f"    case {number}: tl_launch(tl_enter<{name}>, given, blocks, threads); break;"
         for number, name in enumerate(unit.kernels)
     )
     text = (
         f"{_EMULATOR}\n#define TL_TENSOR {int(tensor)}\n{unit.text}\n"
-        "template <void (*kernel)(struct tl_given)> static void tl_start(const void *given)\n"
+        "template <void (*kernel)(struct tl_given)> static void tl_enter(const void *given)\n"
         "{ kernel(*(const struct tl_given *)given); }\n"
         # A section that is there even where no kernel has shared memory.
-        "__shared__ char tl_some[1];\n"
+        "__shared__ __attribute__((used)) char tl_some[1];\n"
         f'extern "C" const char *const tl_names[] = {{{names}, 0}};\n'
         'extern "C" void tl_emulate(int number, const void *given, unsigned blocks, unsigned threads)\n'
-        f"{{\n    tl_some[0] = 0;\n    switch (number) {{\n{cases}\n    }}\n}}\n"
+        f"{{\n    switch (number) {{\n{cases}\n    }}\n}}\n"
     )
     path = folder / f"{hashlib.sha256(' '.join([text, *flags]).encode()).hexdigest()[:32]}.so"
     if not path.exists():

@@ -15,6 +15,7 @@ from test_cuda_programs import WAYS, programs
 from test_fast_training import Windows, training
 
 from ledger.errors import MachineFault
+from trainer.commit.hashing import Kind, python_tree
 from trainer.commit.states import state_root
 from trainer.engine.engines import Engine, ReferenceEngine
 from trainer.engine.exact.backends import admitted_backends
@@ -26,6 +27,7 @@ from trainer.models import TransformerConfig
 from trainer.native.cuda import CudaEngine, Driver, GpuKernels, build_units, find_nvrtc, open_cuda
 from trainer.native.cuda import engine as cuda_engine
 from trainer.native.cuda.driver import recorder
+from trainer.native.cuda.hashing import open_gpu_hasher
 from trainer.native.engine import choose_engine
 from trainer.program.exact import Program
 
@@ -152,3 +154,12 @@ def test_cuda_program_follows_pytorch_s_stream(tmp_path: Path) -> None:
             fast.step(Windows(step))
         found = fast.state()
     assert same(wanted, found)
+
+
+def test_open_gpu_hasher_hashes_as_python_does(tmp_path: Path) -> None:
+    hasher = open_gpu_hasher("cuda", tmp_path, rivals=[])
+    assert hasher is not None  # it is admitted by its hashes alone, where it has no rival
+    data = torch.arange(1_000_003, dtype=torch.int64).to(torch.uint8)
+    leaves, root = hasher.tree(Kind.TENSOR, data.cuda())
+    found = (leaves.cpu().numpy().tobytes(), root.cpu().numpy().tobytes())
+    assert found == python_tree(Kind.TENSOR, memoryview(data.numpy()))
