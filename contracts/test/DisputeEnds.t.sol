@@ -5,22 +5,11 @@ import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {HookedToken} from "../mocks/HookedToken.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
-import {DisputeFixture} from "./base/DisputeFixture.sol";
-import {Vm} from "./base/Vm.sol";
+import {OpenedGames} from "./base/OpenedGames.sol";
 
 /// @title Turns, clocks, ends and money of games, whatever they are about
 /// @dev Roots are made up: these games are opened, narrowed and left to their clocks.
-contract DisputeEndsTest is DisputeFixture {
-    Root private constant ANSWER = Root.wrap(bytes32(uint256(0xa)));
-
-    TaskId private _task;
-    Root private _root;
-
-    function setUp() public override {
-        super.setUp();
-        (_task, _root) = submitted();
-    }
-
+contract DisputeEndsTest is OpenedGames {
     function test_constructor_wrongValuesRevert() public {
         _refuseDeployment(address(0), address(referee), 10, 5, "ledger", 0);
         _refuseDeployment(address(ledger), address(0), 10, 5, "referee", 0);
@@ -432,83 +421,5 @@ contract DisputeEndsTest is DisputeFixture {
                 revert(0, returndatasize())
             }
         }
-    }
-
-    /// @dev A game about a submission of this many steps.
-    function _openFor(uint32 steps) private returns (IDisputeGame.Position memory) {
-        ITrainingLedger.TaskParameters memory p = parameters();
-        p.stepsPerRound = steps;
-        _task = post(p);
-        claimAs(_task, WORKER);
-        _root = submitAs(_task, WORKER, steps, LOSS_3);
-        return _open(CHALLENGER, ANSWER);
-    }
-
-    function _open(address challenger, Root claimed) private returns (IDisputeGame.Position memory) {
-        return _open(challenger, claimed, 32);
-    }
-
-    function _open(address challenger, Root claimed, uint256 count) private returns (IDisputeGame.Position memory) {
-        IDisputeGame.Opening memory opening = _opening(challenger);
-        vm.recordLogs();
-        vm.prank(challenger);
-        disputes.open(opening, _points(claimed, count));
-        return _started();
-    }
-
-    function _started() private returns (IDisputeGame.Position memory position) {
-        Vm.Log[] memory logs = vm.getRecordedLogs();
-        (, position) = abi.decode(logs[logs.length - 1].data, (address, IDisputeGame.Position));
-    }
-
-    /// @dev Narrows to the last point but one: three runs or more, of which own roots are made up.
-    function _narrow(address mover, IDisputeGame.Position memory position, uint256 place)
-        private
-        returns (IDisputeGame.Position memory next)
-    {
-        uint256 length = position.high - position.low;
-        uint256 low = length * place / 32;
-        uint256 count = length * (place + 1) / 32 - low;
-        vm.recordLogs();
-        vm.prank(mover);
-        disputes.narrow(position, place, _points(Root.wrap(keccak256(abi.encode(mover, low))), count < 32 ? count : 32));
-        (next,) = abi.decode(vm.getRecordedLogs()[0].data, (IDisputeGame.Position, bytes));
-    }
-
-    /// @dev A move of the wrong account or for the wrong position.
-    function _refuseMove(address who, IDisputeGame.Position memory position, bytes memory refusal) private {
-        vm.prank(who);
-        vm.expectRevert(refusal);
-        disputes.narrow(position, 9, new bytes32[](3));
-    }
-
-    function _opening(address challenger) private view returns (IDisputeGame.Opening memory) {
-        return IDisputeGame.Opening(challenger, _task, 0, 0, ledger.getSlot(_task, 0, 0).attempt, _root);
-    }
-
-    function _earliest(Root root) private view returns (address) {
-        return disputes.earliest(_task, 0, 0, 0, root);
-    }
-
-    function _redone() private view returns (Root) {
-        return redoneRoot(_task, 0, 1, LOSS_3);
-    }
-
-    function _points(Root last, uint256 count) private pure returns (bytes32[] memory points) {
-        points = new bytes32[](count);
-        for (uint256 i = 0; i < count; ++i) {
-            points[i] = keccak256(abi.encode("point", i));
-        }
-        points[count - 1] = Root.unwrap(last);
-    }
-
-    function _wrongPosition(IDisputeGame.Position memory given, IDisputeGame.Position memory expected)
-        private
-        pure
-        returns (bytes memory)
-    {
-        return abi.encodeWithSelector(
-            IDisputeGame.WrongPosition.selector, keccak256(abi.encode(given)), keccak256(abi.encode(expected))
-        );
     }
 }

@@ -5,17 +5,12 @@ import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {IStepReferee} from "../interfaces/IStepReferee.sol";
 import {Root} from "../types/Identifiers.sol";
 import {ToldReferee} from "../mocks/ToldReferee.sol";
-import {DisputeFixture} from "./base/DisputeFixture.sol";
+import {PlayedGames} from "./base/PlayedGames.sol";
 import {DisputeWorld} from "./base/DisputeWorld.sol";
 
 /// @title Moves that are refused, phase by phase
 /// @dev Each test plays to a phase, takes the right move and spoils one thing of it.
-contract DisputeRefusalsTest is DisputeFixture {
-    uint32 private constant RUN = 36;
-    uint32 private constant OPERATIONS = 70;
-
-    IDisputeGame.Position private _at;
-
+contract DisputeRefusalsTest is PlayedGames {
     function test_narrow_spoiltReverts() public {
         _reach(DisputeWorld.LieKind.ElementByte, 4, 77_777, IDisputeGame.Phase.Runs);
         (, uint256 place, bytes32[] memory points) =
@@ -417,69 +412,4 @@ contract DisputeRefusalsTest is DisputeFixture {
     }
 
     /// @dev Leftmost node of the trace's view, about which both agree.
-    function _left() private view returns (IDisputeGame.Pick memory) {
-        return player.pickAt(0);
-    }
-
-    function _childrenOfPosted() private view returns (bytes32, bytes32) {
-        return player.agreedLeaves();
-    }
-
-    function _entering()
-        private
-        returns (
-            uint256 place,
-            Root state,
-            IDisputeGame.ProgramProof memory proof,
-            bytes32[] memory nodes,
-            bytes32[] memory siblings
-        )
-    {
-        _reach(DisputeWorld.LieKind.ElementByte, 4, 77_777, IDisputeGame.Phase.Runs);
-        _step();
-        (, place, state, proof, nodes, siblings) = abi.decode(
-            _arguments(), (IDisputeGame.Position, uint256, Root, IDisputeGame.ProgramProof, bytes32[], bytes32[])
-        );
-    }
-
-    /// @dev Plays a game, in which the defender lies, up to a phase.
-    function _reach(DisputeWorld.LieKind kind, uint32 number, uint32 index, IDisputeGame.Phase phase) private {
-        begin(kind, RUN, number, index, false);
-        player.playTo(phase);
-        _at = player.position();
-    }
-
-    function _step() private {
-        vm.assertTrue(player.step(), "the game goes on");
-        _at = player.position();
-    }
-
-    /// @dev Arguments of the right move.
-    function _arguments() private returns (bytes memory) {
-        return _tail(player.nextCall(), 4);
-    }
-
-    /// @dev The next call comes from the side to move and is refused with this error.
-    function _refuse(bytes memory refusal) private {
-        vm.prank(player.mover());
-        vm.expectRevert(refusal);
-    }
-
-    function _refuseProof() private {
-        vm.prank(player.mover());
-        vm.expectPartialRevert(IStepReferee.WrongProof.selector);
-    }
-
-    function _allow() private {
-        vm.prank(player.mover());
-    }
-
-    function _tail(bytes memory data, uint256 start) private pure returns (bytes memory rest) {
-        rest = new bytes(data.length - start);
-        for (uint256 i = 0; i < rest.length; i += 32) {
-            assembly ("memory-safe") {
-                mstore(add(add(rest, 32), i), mload(add(add(add(data, 32), start), i)))
-            }
-        }
-    }
 }
