@@ -14,6 +14,7 @@ from ledger.errors import MachineFault
 from trainer.cli.selftest import check_machine
 from trainer.commit.states import state_root
 from trainer.engine.exact import selftest
+from trainer.engine.exact.selftest import SelfTest, run_selftest
 from trainer.program.exact import Role
 from trainer.worker import round as round_module
 from trainer.worker.progress import RoundProgress
@@ -111,6 +112,19 @@ def test_run_resumed_repeats_a_run_of_what_is_left(
 
 def test_check_machine_passes_here() -> None:
     check_machine("cpu")
+
+
+def test_check_machine_of_a_gpu_tries_the_processor_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of each round is repeated there."""
+    tried = []
+
+    def passing(device: str, *, compare_speeds: bool) -> SelfTest:
+        tried.append(device)
+        return run_selftest("cpu", compare_speeds=compare_speeds)
+
+    monkeypatch.setattr(selftest, "run_selftest", passing)
+    check_machine("cuda:1")
+    assert tried == ["cuda:1", "cpu"]
 
 
 def test_check_machine_refuses_one_wrong_operation_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

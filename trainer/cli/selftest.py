@@ -50,12 +50,15 @@ def selftest(context: CommandContext) -> None:
 def check_machine(device: str) -> None:
     """Refuses a machine that fails the self-test: work done there would be wrong, and cost its bond.
 
+    The processor is tried beside a GPU, because one run of each round is repeated there.
+
     Raises:
         MachineFault: it fails.
     """
     from trainer.engine.exact.selftest import run_selftest
 
-    _demand(run_selftest(device, compare_speeds=False))
+    for one in dict.fromkeys((device, "cpu")):
+        _demand(run_selftest(one, compare_speeds=False))
 
 
 def _demand(test: SelfTest) -> None:
