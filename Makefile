@@ -50,6 +50,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/arithmetic_gas.py
 	$(BIN)/python benchmarks/referee_gas.py
 	$(BIN)/python benchmarks/rank_traffic.py
+	$(BIN)/python benchmarks/dispute_trace.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
 	$(BIN)/python benchmarks/quality.py --text "$(TEXT)" --folder build/libraries
 
