@@ -157,6 +157,22 @@ class WrongEngine(ReferenceEngine):
         return run
 
 
+def test_run_is_traced_on_the_device_of_the_engine() -> None:
+    whole = segment()
+
+    class OnGpu(ReferenceEngine):
+        """As a GPU's engine: it has the reference beside it."""
+
+        reference = ReferenceEngine("meta", backend="float32")
+
+    engines = {"meta": OnGpu(), "cpu": engine(), "cuda:3": ReferenceEngine("cuda:3")}
+    for device, one in engines.items():
+        truth = SegmentTruth(whole.task, data(), state_of(whole), steps=1, engine=one)
+        assert truth.run(0).interpreter.device == device
+    given = SegmentTruth(whole.task, data(), state_of(whole), steps=1, interpreter=Interpreter("cuda"))
+    assert given.run(0).interpreter == Interpreter("cuda")
+
+
 # --- one run ---
 
 

@@ -84,7 +84,7 @@ class RunTruth:
         self.program, self.data, self.seed, self.slot = built.program, data, seed, slot
         self._built = built
         self._before = list(state)
-        self._interpreter = interpreter or Interpreter()
+        self.interpreter = interpreter or Interpreter()
         self._cache_bytes, self._expected, self._progress = cache_bytes, expected, progress
         self._held: OrderedDict[int, CommittedBytes] = OrderedDict()
         self._held_bytes = 0
@@ -225,8 +225,8 @@ class RunTruth:
                 self._before,
                 self._built.constants,
                 self.batches,
-                device=self._interpreter.device,
-                backend=self._interpreter.backend,
+                device=self.interpreter.device,
+                backend=self.interpreter.backend,
                 observe=observe,
             )
         roots = [self._after_root(number, tensor, outputs) for number, tensor in enumerate(after)]
@@ -255,7 +255,7 @@ class RunTruth:
     def _memory_errors(self) -> AbstractContextManager[None]:
         least = cost_of(self.program).peak_bytes / 2**20
         return memory_errors(
-            f"computing the trace of one run, which takes at least {least:,.0f} MiB on {self._interpreter.device}",
+            f"computing the trace of one run, which takes at least {least:,.0f} MiB on {self.interpreter.device}",
             remedy="Close other programs, or go on with this dispute on a machine with more memory: "
             "everything it needs is on the chain and in the stores.",
         )
@@ -313,8 +313,8 @@ class RunTruth:
                     self._built.constants,
                     self.batches,
                     wanted=missing,
-                    device=self._interpreter.device,
-                    backend=self._interpreter.backend,
+                    device=self.interpreter.device,
+                    backend=self.interpreter.backend,
                 )
             found |= {number: self._hold(number, output) for number, output in made.items()}
         for number in numbers:

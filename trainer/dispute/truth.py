@@ -15,7 +15,7 @@ from trainer.commit.trees import Tree
 from trainer.dispute.committed import CommittedData, DatasetProofs
 from trainer.dispute.runs import CACHE_BYTES, Interpreter, RunTruth
 from trainer.dispute.subjects import Subject, TensorLayout
-from trainer.engine.engines import Engine, ReferenceEngine, Run
+from trainer.engine.engines import Engine, ReferenceEngine, Run, WithReference
 from trainer.engine.exact.batching import DatasetBatches
 from trainer.engine.segment import memory_of
 from trainer.engine.state import State, check_state
@@ -89,7 +89,7 @@ class SegmentTruth:
     Args:
         slot: of the round; it decides the batches.
         engine: runs the steps; None takes the reference.
-        interpreter: what traces come from; None takes the engine's own where that is the reference, else the CPU.
+        interpreter: what traces come from; None takes that on the engine's own device, else the CPU.
         keeper: where states are kept; None keeps a few in memory.
         cache_bytes: see `RunTruth`.
         between: called before each step; what it raises ends the computing, which goes on the next time from what is
@@ -232,4 +232,8 @@ class SegmentTruth:
 
 
 def _interpreter_of(engine: Engine) -> Interpreter:
-    return Interpreter(engine.device, engine.backend) if isinstance(engine, ReferenceEngine) else Interpreter()
+    """The interpreter on the engine's own device, where it has one there; else on the CPU."""
+    reference = engine.reference if isinstance(engine, WithReference) else engine
+    if not isinstance(reference, ReferenceEngine):
+        return Interpreter()
+    return Interpreter(reference.device, reference.backend)

@@ -6,7 +6,7 @@ The compiled engine is in `trainer.native`, because it needs a compiler and a fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,6 +59,13 @@ class Engine(Protocol):
 
     def open(self, built: BuiltProgram) -> Run:
         """A run of a checked program; memory is taken here."""
+
+
+@runtime_checkable
+class WithReference(Protocol):
+    """An engine that has the reference beside it on its own device, for what it cannot do itself."""
+
+    reference: ReferenceEngine
 
 
 class ReferenceEngine:

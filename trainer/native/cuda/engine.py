@@ -44,7 +44,7 @@ class CudaEngine:
         notice: Notice,
     ) -> None:
         self._device, self._folder, self._compiler = torch.device(device), folder, compiler
-        self._driver, self._recorder, self._slow, self._notice = driver, recorder, slow, notice
+        self._driver, self._recorder, self.reference, self._notice = driver, recorder, slow, notice
         self.setting = f"{self.name} {device}"
         self._known: dict[bytes, tuple[CudaSource, GpuKernels] | None] = {}
 
@@ -59,7 +59,7 @@ class CudaEngine:
             self._known[root] = self._compiled(built)
         known = self._known[root]
         if known is None:
-            return self._slow.open(built)
+            return self.reference.open(built)
         source, kernels = known
         return CudaProgram(built.program, built.constants, source, kernels, device=self._device)
 
