@@ -16,7 +16,7 @@ from worker_fakes import ALICE, BOB, TOKEN
 from ledger.errors import TrainledgerError
 from ledger.performance import float_bits, pay_for
 from ledger.types import Checkpoint, TaskParameters, VaultTotals
-from trainer.demo.report import Report, make_report, print_report
+from trainer.demo.report import Caught, Report, make_report, print_report
 
 PARAMETERS = TaskParameters(
     specification_hash=b"s" * 32,
@@ -41,6 +41,17 @@ LOSSES = (3.5, 2.25, 1.5)
 PAID = (15 * TOKEN, 2625 * TOKEN // 100, 25 * TOKEN)
 TOTALS = VaultTotals(held=266 * TOKEN, staked=200 * TOKEN, owed=66 * TOKEN)
 BEFORE = {"worker-1": {"address": ALICE, "balance": "100"}, "worker-2": {"address": BOB, "balance": "7"}}
+
+
+CAUGHT = Caught(
+    game=9,
+    cheat="0x" + "C4" * 20,
+    auditor="0x" + "A7" * 20,
+    transactions=7,
+    gas=1_208_684,
+    lost=5 * TOKEN,
+    awarded=25 * TOKEN // 10,
+)
 
 
 class Commands:
@@ -90,10 +101,10 @@ class Client:
         return TOTALS
 
 
-def report_of(client: Client, commands: Commands) -> Report:
+def report_of(client: Client, commands: Commands, caught: Caught = CAUGHT) -> Report:
     workers: Any = [SimpleNamespace(name="worker-1"), SimpleNamespace(name="worker-2")]
     chain, runner = (client, commands)  # both are the few methods that the report calls
-    return make_report(chain, runner, 4, BEFORE, workers)  # type: ignore[arg-type]
+    return make_report(chain, runner, 4, BEFORE, workers, caught)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -131,6 +142,15 @@ def test_report_as_json_has_exact_amounts_and_roots(commands: Commands) -> None:
             {"name": "worker-2", "address": BOB, "rounds": [1], "received": "26250000000000000000"},
         ],
         "vault": {"held": str(266 * TOKEN), "staked": str(200 * TOKEN), "owed": str(66 * TOKEN)},
+        "dispute": {
+            "game": 9,
+            "cheat": CAUGHT.cheat,
+            "auditor": CAUGHT.auditor,
+            "transactions": 7,
+            "gas": 1_208_684,
+            "lost": "5000000000000000000",
+            "awarded": "2500000000000000000",
+        },
         "sample": "def [red]f[/red]():\n    return [1]\n",
     }
 
@@ -154,6 +174,12 @@ def test_make_report_one_wei_too_many_or_few_is_refused(commands: Commands, wei:
     assert commands.asked == []
 
 
+@pytest.mark.parametrize("changes", [{"lost": 5 * TOKEN - 1}, {"awarded": 3 * TOKEN}, {"awarded": 0}])
+def test_make_report_cheat_that_lost_another_amount_is_refused(commands: Commands, changes: dict[str, int]) -> None:
+    with pytest.raises(TrainledgerError, match=f"of a bond of {5 * TOKEN}"):
+        report_of(Client(), commands, dataclasses.replace(CAUGHT, **changes))
+
+
 @pytest.mark.parametrize("losses", [(4.0, 3.0, 2.0), (3.0, 3.0, 2.0), (3.0, 2.0, 2.5), (3.0, float("nan"), 2.0)])
 def test_make_report_loss_that_does_not_fall_every_round_is_refused(
     commands: Commands, losses: tuple[float, ...]
@@ -171,7 +197,7 @@ def test_make_report_without_a_target_starts_at_the_first_round(commands: Comman
 
 def printed(report: Report, commands: Commands) -> str:
     output = io.StringIO()
-    print_report(Console(file=output, width=200), commands, report)  # type: ignore[arg-type]
+    print_report(Console(file=output, width=400), commands, report)  # type: ignore[arg-type]
     return output.getvalue()
 
 
@@ -188,18 +214,22 @@ def test_print_report_text_for_people(commands: Commands) -> None:
         ["1", "worker-2", "2.2500", "26.25", "0x0202020202020202…"],
         ["2", "worker-1", "1.5000", "25", "0x0303030303030303…"],
     ]
-    assert lines[7:10] == [
+    assert lines[7:11] == [
         "worker-1 trained rounds 0, 2 and received 40 tokens, to the wei what reward x rate x performance gives.",
         "worker-2 trained rounds 1 and received 26.25 tokens, to the wei what reward x rate x performance gives.",
+        "worker-3 cheated in one element, and lost its bond of 5 tokens to game 9: 7 transactions, 1,208,684 gas. "
+        "2.5 were burned, 2.5 went to the auditor. The lineage is what it would be without the cheat: every state in "
+        "it has been replayed.",
         "Conservation: the vault holds 266 = stakes 200 + escrows and credits 66.",
     ]
     # The model's text is shown as it is, never as markup.
-    assert lines[11:14] == ["The last checkpoint writes:", "  def [red]f[/red]():", "      return [1]"]
+    assert lines[12:15] == ["The last checkpoint writes:", "  def [red]f[/red]():", "      return [1]"]
     folder = commands.run.folder
-    assert [line.strip() for line in lines[16::2]][:4] == [
+    assert [line.strip() for line in lines[17::2]][:5] == [
         f"trainledger up --home {folder}",
         f"trainledger rewards --home {folder} --account worker-1",
         f"trainledger verify 4 --all --home {folder}",
+        f"trainledger dispute show 9 --home {folder}",
         f"trainledger checkpoint export 4 --to my-model --home {folder}",
     ]
 

@@ -22,8 +22,9 @@ def register(app: CommandApp) -> None:
     ) -> None:
         """Run the whole life of a training task on a local chain of its own.
 
-        Starts a chain, deploys, posts a task, trains it with two workers, verifies, pays, and prints what came of it.
-        A killed demonstration goes on when it is started again; one that ended starts afresh in a new folder.
+        Starts a chain, deploys, posts a task, lets one worker cheat and an auditor catch it, trains it with two others,
+        pays, and prints what came of it. A killed demonstration goes on when it is started again; one that ended starts
+        afresh in a new folder.
 
         Example: trainledger demo --home .demo
         """

@@ -46,9 +46,9 @@ class Commands:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def arguments(self, *words: str) -> list[str]:
+    def arguments(self, *words: str, module: str = "trainer.cli") -> list[str]:
         """The argument vector of a command, run by this very Python."""
-        return [sys.executable, "-m", "trainer.cli", *words]
+        return [sys.executable, "-m", module, *words]
 
     def show(self, *words: str) -> None:
         """Prints a command line as typed."""

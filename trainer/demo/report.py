@@ -7,18 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hexbytes import HexBytes
 from rich.console import Console
 from rich.table import Table
 
 from ledger.amounts import format_tokens
 from ledger.cli.output import loss_value
 from ledger.client import LedgerClient
+from ledger.disputes.client import DisputeClient
+from ledger.disputes.positions import GameView, Outcome
 from ledger.errors import TrainledgerError
+from ledger.events import fetch_events
 from ledger.performance import bits_float, pay_for
 from ledger.types import Checkpoint, VaultTotals
 from trainer.demo.commands import Commands
 from trainer.demo.runs import short_path
 from trainer.demo.workers import WorkerProcess
+
+CHEAT = "worker-3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,19 @@ class Earning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Caught:
+    """How the cheat was found out: the game, its transactions and their gas. Amounts in wei."""
+
+    game: int
+    cheat: str
+    auditor: str
+    transactions: int
+    gas: int
+    lost: int
+    awarded: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The end of a demonstration. `sample` is text that the last checkpoint generated."""
 
@@ -42,6 +61,7 @@ class Report:
     paid: tuple[int, ...]
     earnings: tuple[Earning, ...]
     totals: VaultTotals
+    caught: Caught
     sample: str
 
     def as_json(self) -> dict[str, Any]:
@@ -63,8 +83,31 @@ class Report:
                 for one in self.earnings
             ],
             "vault": {"held": str(self.totals.held), "staked": str(self.totals.staked), "owed": str(self.totals.owed)},
+            "dispute": {
+                "game": self.caught.game,
+                "cheat": self.caught.cheat,
+                "auditor": self.caught.auditor,
+                "transactions": self.caught.transactions,
+                "gas": self.caught.gas,
+                "lost": str(self.caught.lost),
+                "awarded": str(self.caught.awarded),
+            },
             "sample": self.sample,
         }
+
+
+def dispute_of(client: DisputeClient, task: int, cheat: str) -> GameView:
+    """The game that felled the cheat's submission.
+
+    Raises:
+        TrainledgerError: there is none.
+    """
+    for view in client.games(task=task, party=cheat):
+        if view.outcome is Outcome.CHALLENGER_WON and view.position.matter.defender == cheat:
+            return view
+    raise TrainledgerError(
+        "Nobody caught the cheat.", remedy="This is a bug; keep the folder of the run and report it."
+    )
 
 
 def make_report(
@@ -73,11 +116,12 @@ def make_report(
     task: int,
     before: Mapping[str, Mapping[str, str]],
     workers: Sequence[WorkerProcess],
+    caught: Caught,
 ) -> Report:
     """Reads the chain and checks every promise.
 
     Raises:
-        TrainledgerError: a balance, the vault's books or a loss is not what it has to be.
+        TrainledgerError: a balance, the vault's books or a loss is not what it has to be; or the cheat got away.
     """
     parameters = client.task(task).parameters
     lineage = tuple(client.lineage(task))
@@ -98,6 +142,7 @@ def make_report(
     base_loss = bits_float(parameters.base_loss) if parameters.has_target else None
     losses = [bits_float(point.heldout_loss) for point in lineage]
     totals = client.totals()
+    _check_caught(caught, parameters.bond)
     _check(earnings, totals, losses if base_loss is None else [base_loss, *losses])
     sample = commands.ask("generate", "--task", str(task), "--prompt", "def ", "--tokens", "240", "--seed", "7")
     return Report(
@@ -107,8 +152,47 @@ def make_report(
         paid=paid,
         earnings=earnings,
         totals=totals,
+        caught=caught,
         sample=str(sample["text"]),
     )
+
+
+def caught_in(client: DisputeClient, view: GameView, *, balance_before: int) -> Caught:
+    """What a game that felled the cheat's submission cost. `balance_before` is what the auditor held, wei."""
+    matter = view.position.matter
+    events = fetch_events(
+        client.web3,
+        client.deployment,
+        from_block=client.deployment.block_number,
+        names={"GameStarted", "Moved", "GameEnded"},
+        artifacts=client.artifacts,
+    )
+    hashes = {event.transaction for event in events if event.arguments["game"] == view.number}
+    awards = fetch_events(
+        client.web3,
+        client.deployment,
+        from_block=client.deployment.block_number,
+        names={"FallAwarded"},
+        artifacts=client.artifacts,
+    )
+    lost = sum(int(str(one.arguments["awarded"])) + int(str(one.arguments["burned"])) for one in awards)
+    return Caught(
+        game=view.number,
+        cheat=matter.defender,
+        auditor=matter.challenger,
+        transactions=len(hashes),
+        gas=sum(int(client.web3.eth.get_transaction_receipt(HexBytes(one))["gasUsed"]) for one in hashes),
+        lost=lost,
+        awarded=client.token_balance(matter.challenger) - balance_before,
+    )
+
+
+def _check_caught(caught: Caught, bond: int) -> None:
+    if (caught.lost, caught.awarded) != (bond, bond // 2):
+        raise TrainledgerError(
+            f"The cheat lost {caught.lost} wei and the auditor received {caught.awarded}, of a bond of {bond}.",
+            remedy="This is a bug; keep the folder of the run and report it.",
+        )
 
 
 def _check(earnings: Sequence[Earning], totals: VaultTotals, losses: Sequence[float]) -> None:
@@ -152,7 +236,14 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
             f"tokens, to the wei what reward x rate x performance gives.",
             highlight=False,
         )
-    totals = report.totals
+    caught, totals = report.caught, report.totals
+    console.print(
+        f"{CHEAT} cheated in one element, and lost its bond of {format_tokens(caught.lost)} tokens to game "
+        f"{caught.game}: {caught.transactions} transactions, {caught.gas:,} gas. "
+        f"{format_tokens(caught.lost - caught.awarded)} were burned, {format_tokens(caught.awarded)} went to the "
+        "auditor. The lineage is what it would be without the cheat: every state in it has been replayed.",
+        highlight=False,
+    )
     console.print(
         f"Conservation: the vault holds {format_tokens(totals.held)} = stakes {format_tokens(totals.staked)} "
         f"+ escrows and credits {format_tokens(totals.owed)}.",
@@ -167,6 +258,7 @@ def print_report(console: Console, commands: Commands, report: Report) -> None:
         (f"trainledger up --home {folder}", "the same chain again, in a terminal of its own; then:"),
         (f"trainledger rewards --home {folder} --account worker-1", "who earned what, by which submission"),
         (f"trainledger verify {report.task} --all --home {folder}", "replay the whole task"),
+        (f"trainledger dispute show {report.caught.game} --home {folder}", "what the cheat was caught with"),
         (f"trainledger checkpoint export {report.task} --to my-model --home {folder}", "the model, for plain PyTorch"),
         ("python examples/query_rewards.py --help", "the same figures with web3 alone"),
     ):

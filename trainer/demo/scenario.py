@@ -1,4 +1,4 @@
-"""The demonstration itself: chain, deployment, accounts, task, two workers, a verifier, pay, and what came of it."""
+"""The demonstration itself: chain, deployment, accounts, task, a cheat and an auditor, two workers, pay, the end."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from typing import Any
 from rich.console import Console
 
 from ledger.anvil import LocalChain
+from ledger.canonical import root_hex
 from ledger.cli.common import CommandContext
 from ledger.cli.local import adopt_or_deploy
 from ledger.client import LedgerClient
+from ledger.disputes.client import DisputeClient
 from ledger.errors import ChainUnreachable, SpecificationError
 from ledger.settings import load_settings
 from ledger.spec import load_task_file
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
-from trainer.demo.report import Report, make_report, print_report
+from trainer.demo.report import CHEAT, Report, caught_in, dispute_of, make_report, print_report
 from trainer.demo.runs import Run, open_run, short_path
 from trainer.demo.workers import WorkerProcess
 
 WORKERS = ("worker-1", "worker-2")
+AUDITOR = "auditor"
 REQUESTER = "requester"
+_STAKED = (*WORKERS, CHEAT, AUDITOR)
 _STAKE = "100"
 _POLL_SECONDS = 0.5
 _TASK_FILE = Path(__file__).with_name("task.toml")
@@ -49,7 +53,6 @@ class Demonstration:
                 remedy=f"Give it {len(WORKERS)} rounds at least.",
             )
         self.run: Run = open_run(home)
-        self._verified: set[tuple[int, bytes]] = set()
 
     def play(self) -> Report:
         """Plays it to the end.
@@ -75,20 +78,42 @@ class Demonstration:
         self._title("3  A requester posts a training task, and escrows its whole reward")
         task = self._post(commands)
         chain.save()
-        self._title("4  Two workers train it round by round; a verifier replays each round")
-        workers = self._train(chain, client, commands, task)
-        self._title("5  The workers are paid")
+        self._title("4  A third worker takes the first round, and cheats in one element of one tensor in one step")
+        cheat = WorkerProcess(
+            CHEAT,
+            "red",
+            ["run", "--task", str(task), "--account", CHEAT],
+            commands,
+            module="trainer.demo.cheat",
+        )
+        with _stopping([cheat]):
+            self._cheat(chain, client, cheat, task)
+            chain.save()
+            self._title(
+                "5  An auditor replays every submission; it finds the cheat, and two honest workers train the task"
+            )
+            workers = self._train(chain, client, commands, task, cheat)
+        self._title("   How the dispute went")
+        dispute = dispute_of(client, task, self._before(CHEAT)["address"])
+        commands.say("dispute", "show", str(dispute.number))
+        self._title("6  The workers are paid, and the auditor has its share of the cheat's bond")
         self._withdraw(client, commands)
-        self._title("6  What came of it")
-        report = make_report(client, commands, task, self.run.read()["before"], workers)
+        self._title("7  What came of it")
+        caught = caught_in(client, dispute, balance_before=int(self._before(AUDITOR)["balance"]))
+        report = make_report(client, commands, task, self.run.read()["before"], workers, caught)
         print_report(self.console, commands, report)
         self.run.note(finished=True)
         return report
 
+    def _before(self, name: str) -> dict[str, str]:
+        """Address and balance of an account before the task."""
+        found: dict[str, str] = self.run.read()["before"][name]
+        return found
+
     def _title(self, text: str) -> None:
         self.console.print(f"\n[bold]{text}[/]")
 
-    def _deployed(self, chain: LocalChain, commands: Commands) -> LedgerClient:
+    def _deployed(self, chain: LocalChain, commands: Commands) -> DisputeClient:
         commands.show("up")
         settings = load_settings({"home": self.run.folder, "rpc_url": chain.rpc_url}, {})
         context = CommandContext(settings=settings, command="trainledger demo")
@@ -98,23 +123,23 @@ class Demonstration:
         )
         for name in ("ledger", "vault", "token", "game"):
             self.console.print(f"  {name:<7} {getattr(deployment, name)}", markup=False)
-        return LedgerClient(context.web3, deployment)
+        return DisputeClient(context.web3, deployment)
 
     def _accounts(self, client: LedgerClient, commands: Commands) -> None:
         known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
-        for name in (REQUESTER, *WORKERS):
+        for name in (REQUESTER, *_STAKED):
             if name not in known:
                 commands.say("account", "new", name)
                 known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
             if client.token_balance(known[name]) + client.stake_account(known[name]).staked == 0:
                 commands.say("account", "fund", name)
-        for name in WORKERS:
+        for name in _STAKED:
             if client.stake_account(known[name]).staked == 0:
                 commands.say("account", "stake", _STAKE, "--account", name)
         if "before" not in self.run.read():
             before = {
                 name: {"address": known[name], "balance": str(client.token_balance(known[name]))}
-                for name in (REQUESTER, *WORKERS)
+                for name in (REQUESTER, *_STAKED)
             }
             self.run.note(before=before)
 
@@ -131,49 +156,68 @@ class Demonstration:
         self.run.note(task=noted)
         return int(noted)
 
-    def _train(self, chain: LocalChain, client: LedgerClient, commands: Commands, task: int) -> list[WorkerProcess]:
+    def _cheat(self, chain: LocalChain, client: LedgerClient, cheat: WorkerProcess, task: int) -> None:
+        """Lets the cheat submit the first round; nobody else is there yet."""
+        while self._cheat_works(client, task):
+            if not cheat.started:
+                cheat.start()
+            cheat.watch(self.console)
+            chain.start()
+            time.sleep(_POLL_SECONDS)
+
+    def _cheat_works(self, client: LedgerClient, task: int) -> bool:
+        with contextlib.suppress(ChainUnreachable):
+            slot = client.slot(task, 0)
+            return slot.attempt == 0 and slot.status in (SlotStatus.OPEN, SlotStatus.LEASED)
+        return True
+
+    def _train(
+        self, chain: LocalChain, client: DisputeClient, commands: Commands, task: int, cheat: WorkerProcess
+    ) -> list[WorkerProcess]:
+        """Everybody at once: the cheat defends its lie, the auditor plays against it, the workers redo the round."""
         words = ["worker", "run", "--task", str(task), "--exit-when-done", "--account"]
         workers = [
             WorkerProcess(name, colour, [*words, name], commands)
             for name, colour in zip(WORKERS, ("green", "magenta"), strict=True)
         ]
-        if client.task(task).complete:
-            return workers
+        watching = ["audit", str(task), "--exit-when-done", "--account", AUDITOR]
+        auditor = WorkerProcess(AUDITOR, "yellow", watching, commands)
+        commands.show(*watching)
         for name in WORKERS:
             commands.show(*words, name)
-        with _stopping(workers):
-            for worker in workers:
-                worker.start()
-            while sum(worker.watch(self.console) for worker in workers) > 0:
+        everybody = [cheat, auditor, *workers]
+        with _stopping(everybody):
+            for process in everybody:
+                if not process.started:
+                    process.start()
+            while sum(process.watch(self.console) for process in everybody) > 0:
                 # The chain may be down for a moment (somebody may have killed it): start it again and go on.
                 with contextlib.suppress(ChainUnreachable):
-                    self._judge(chain, client, commands, task)
+                    self._pass_time(chain, client, auditor, task)
                 chain.start()
                 time.sleep(_POLL_SECONDS)
         return workers
 
-    def _judge(self, chain: LocalChain, client: LedgerClient, commands: Commands, task: int) -> None:
-        """Replays the round that waits for its challenge window, and then moves the local chain's clock past it."""
+    def _pass_time(self, chain: LocalChain, client: LedgerClient, auditor: WorkerProcess, task: int) -> None:
+        """Moves the local chain's clock past what would be waited for elsewhere, once everybody has had their say."""
         state = client.task(task)
         if state.complete:
             return
         slot: Slot = client.slot(task, state.current_round)
-        if slot.status is not SlotStatus.SUBMITTED:
-            return
-        if (slot.round, slot.state_root) not in self._verified:
-            commands.say("verify", str(task), "--round", str(slot.round))
-            self._verified.add((slot.round, slot.state_root))
         left = slot.deadline - client.chain_time()
-        if left >= 0:
+        if slot.status is SlotStatus.SUBMITTED:
+            done = not slot.open_games and (slot.round, root_hex(slot.state_root)) in auditor.found_right
+            what = "Audited. The local chain's clock moves {} s ahead, past the challenge window."
+        else:
+            done = slot.status is SlotStatus.OPEN
+            what = "The clock moves {} s ahead: the auditor won the round, and leaves it to others."
+        if done and left >= 0:
             chain.advance(left + 1)
-            self.console.print(
-                f"  Verified. The local chain's clock moves {left + 1} s ahead, past the challenge window.",
-                style="dim",
-            )
+            self.console.print("  " + what.format(left + 1), style="dim")
 
     def _withdraw(self, client: LedgerClient, commands: Commands) -> None:
         before: dict[str, Any] = self.run.read()["before"]
-        for name in WORKERS:
+        for name in (*WORKERS, AUDITOR):
             if client.stake_account(before[name]["address"]).credit > 0:
                 commands.say("withdraw", "--account", name)
 

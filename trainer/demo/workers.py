@@ -1,4 +1,4 @@
-"""Worker processes of the demonstration: started, watched, shown, and started again if they die."""
+"""Processes of the demonstration (workers, a cheat, an auditor): started, watched, shown, started again if they die."""
 
 from __future__ import annotations
 
@@ -21,14 +21,25 @@ _STOP_SECONDS = 20.0
 
 
 class WorkerProcess:
-    """One `trainledger worker run --json`, whose lines are shown with its name in front.
+    """One `trainledger … --json` that runs on, whose lines are shown with its name in front.
 
     Its output goes to a file, not a pipe, so that a worker outlives a killed demonstration, and can say so.
+
+    Args:
+        words: the command, with the account's name in it. module: whose command it is.
+
+    Attributes:
+        losses: of the rounds that were trained.
+        found_right: (round, state root) of submissions that an audit agreed to.
     """
 
-    def __init__(self, name: str, colour: str, words: list[str], commands: Commands) -> None:
+    def __init__(
+        self, name: str, colour: str, words: list[str], commands: Commands, *, module: str = "trainer.cli"
+    ) -> None:
         self.name = name
         self.losses: dict[int, list[float]] = {}
+        self.found_right: set[tuple[int, str]] = set()
+        self._module = module
         self._colour = colour
         self._words = words
         self._commands = commands
@@ -36,6 +47,11 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[str] | None = None
         self._pid_file = commands.run.folder / f"{name}.pid"
+
+    @property
+    def started(self) -> bool:
+        """Whether a process of it was started in this demonstration."""
+        return self._process is not None
 
     @property
     def log_path(self) -> Path:
@@ -48,7 +64,7 @@ class WorkerProcess:
         self._starts += 1
         with self.log_path.open("ab") as log, (self.log_path.with_suffix(".err")).open("ab") as errors:
             self._process = subprocess.Popen(
-                self._commands.arguments(*self._words, "--json"),
+                self._commands.arguments(*self._words, "--json", module=self._module),
                 env=self._commands.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -114,7 +130,7 @@ class WorkerProcess:
     def _is_worker(self, pid: int) -> bool:
         """Whether the process of that number is this worker, and not another that was given the number since."""
         listing = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
-        return all(word in listing.stdout for word in ("trainer.cli", "worker", self.name))
+        return all(word in listing.stdout for word in (self._module, self.name))
 
     def _show_news(self, console: Console) -> None:
         assert self._log is not None  # start comes first
@@ -131,6 +147,8 @@ class WorkerProcess:
             self._show(console, record)
 
     def _show(self, console: Console, record: dict[str, Any]) -> None:
+        if record.get("event") == "audited" and record.get("finding") == "agrees":
+            self.found_right.add((int(record["round"]), str(record["submitted_root"])))
         if record.get("event") != "progress":
             if record.get("text"):
                 self._print(console, str(record["text"]))

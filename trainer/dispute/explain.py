@@ -23,8 +23,8 @@ class Explanation:
         program: "training" or "evaluation".
         line: of the program's listing, such as `%10: f32[2, 2] = MATMUL(…)` or `state counter.step: …`.
         kind: of the operation, such as MATMUL; of a tensor of the state, its name.
-        near: names of the state's tensors that the operation reads, directly or by the fewest operations between;
-            the model's own names of its parameters follow `parameter.`.
+        near: names of the state's tensors that the operation reads with the fewest operations between; what follows
+            `parameter.` is the model's own name.
         first, last: elements in question, counted in the whole tensor; None before there is a chunk.
         index: of the element in the tensor's shape, where it is one.
     """
@@ -86,21 +86,28 @@ def explain(program: Program, position: Position) -> Explanation | None:
 
 
 def near_tensors(program: Program, operation: int) -> list[str]:
-    """Names of the state's tensors that an operation reads with the fewest operations between; parameters first."""
-    found = list(_by_distance(program, operation))
-    parameters = [name for name in found if name.startswith(_PARAMETER)]
-    return (parameters or found)[:_NAMED]
+    """Names of the state's tensors that an operation reads with the fewest operations between: the first few of them.
+
+    The model's parameters, where it reads any; otherwise whatever it reads.
+    """
+    others: list[str] = []
+    for names in _by_distance(program, operation):
+        parameters = [name for name in names if name.startswith(_PARAMETER)]
+        if parameters:
+            return parameters[:_NAMED]
+        others = others or names
+    return others[:_NAMED]
 
 
-def _by_distance(program: Program, operation: int) -> Iterator[str]:
+def _by_distance(program: Program, operation: int) -> Iterator[list[str]]:
+    """Names of the tensors that are loaded so many operations before."""
     seen, row = {operation}, [operation]
     while row:
-        after: list[int] = []
+        loads = [program.operations[number].attributes for number in row]
+        yield [program.states[one.index].name for one in loads if isinstance(one, Load)]
+        after = []
         for number in row:
-            one = program.operations[number]
-            if isinstance(one.attributes, Load):
-                yield program.states[one.attributes.index].name
-            for operand in one.operands:
+            for operand in program.operations[number].operands:
                 if operand.source not in seen:
                     seen.add(operand.source)
                     after.append(operand.source)

@@ -148,7 +148,8 @@ def _judge_slot(facts: TaskFacts) -> Reason | None:
         return Reason("leased", f"round {round_number} is leased to {slot.worker} for {left} s more", about)
     if slot.status is SlotStatus.SUBMITTED:
         whose = "your submission" if mine(slot, facts.worker) else f"the submission of {slot.worker}"
-        held = f" and {slot.open_games} disputes are open" if slot.open_games else ""
+        open_games = "1 dispute is" if slot.open_games == 1 else f"{slot.open_games} disputes are"
+        held = f" and {open_games} open" if slot.open_games else ""
         return Reason(
             "submitted", f"round {round_number} holds {whose}; its window closes in {left} s{held}", (*about, held)
         )
