@@ -27,7 +27,6 @@ contract DisputeEndsTest is OpenedGames {
         IDisputeGame.Position memory position = _open(CHALLENGER, ANSWER);
         ITrainingLedger.TaskParameters memory p = parameters();
         IDisputeGame.Matter memory matter = position.matter;
-        vm.assertEq(matter.game, 1, "game");
         vm.assertEq(matter.steps, 100, "steps");
         vm.assertEq(matter.clock, CLOCK, "the deployment's clock: more than two leases");
         vm.assertEq(matter.defender, WORKER, "defender");
@@ -35,17 +34,15 @@ contract DisputeEndsTest is OpenedGames {
         vm.assertTrue(matter.base == p.initialStateRoot && matter.submitted == _root, "roots");
         vm.assertTrue(matter.claimed == ANSWER, "claimed");
         vm.assertTrue(matter.taskProgram == p.programRoot && matter.dataset == p.datasetRoot, "task's roots");
-        vm.assertEq(position.low, 0, "low");
-        vm.assertEq(position.high, 101, "high");
+        vm.assertTrue(position.low == 0 && position.high == 101, "interval");
         vm.assertEq(position.agreed, Root.unwrap(p.initialStateRoot), "agreed");
         vm.assertTrue(position.defenderToMove, "turn");
         vm.assertEq(position.moves, 1, "moves");
         (bytes32 hash, uint64 deadline, IDisputeGame.Outcome outcome) = disputes.getGame(1);
         vm.assertEq(hash, keccak256(abi.encode(position)), "hash");
-        vm.assertEq(deadline, block.timestamp + CLOCK, "deadline");
+        vm.assertEq(deadline, _now + CLOCK, "deadline");
         vm.assertEq(uint256(outcome), uint256(IDisputeGame.Outcome.Running), "outcome");
         vm.assertEq(lockedOf(CHALLENGER), BOND, "bond");
-        vm.assertEq(disputes.gameCount(), 1, "count");
     }
 
     function test_open_longLeaseGivesALongClock() public {
@@ -80,17 +77,17 @@ contract DisputeEndsTest is OpenedGames {
     }
 
     function test_open_windowsLastSecondAndNoLater() public {
-        uint256 end = block.timestamp + WINDOW;
-        vm.warp(end);
+        uint256 end = _now + WINDOW;
+        _waitUntil(end);
         IDisputeGame.Position memory position = _open(CHALLENGER, ANSWER);
-        vm.warp(end + 1);
+        _waitUntil(end + 1);
         IDisputeGame.Opening memory late = _opening(CHALLENGER);
         vm.prank(CHALLENGER);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.WindowOver.selector, end, end + 1));
         disputes.open(late, _points(ANSWER, 32));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.GamesStillOpen.selector, 1));
         ledger.finalise(_task, 0, 0, 0, _root);
-        vm.warp(end + CLOCK + 1);
+        _waitUntil(end + CLOCK + 1);
         disputes.settleLate(position);
         assertStatus(_task, 0, ITrainingLedger.SlotStatus.Open);
     }
@@ -140,7 +137,7 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_moves_positionOfAnotherGameReverts() public {
         IDisputeGame.Position memory first = _open(CHALLENGER, ANSWER);
-        vm.warp(block.timestamp + 1);
+        _wait(1);
         IDisputeGame.Position memory second = _open(CHALLENGER, ANSWER);
         second.matter.game = 1;
         _refuseMove(WORKER, second, _wrongPosition(second, first));
@@ -173,7 +170,7 @@ contract DisputeEndsTest is OpenedGames {
             let place := add(add(data, 32), mul(word, 32))
             mstore(place, xor(mload(place), change))
         }
-        vm.warp(block.timestamp + 10 * uint256(CLOCK));
+        _wait(10 * uint256(CLOCK));
         // solhint-disable-next-line avoid-low-level-calls
         (bool good,) = address(disputes).call(bytes.concat(IDisputeGame.settleLate.selector, data));
         if (!good) {
@@ -186,14 +183,14 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_clock_lastSecondCountsAndNoLater() public {
         IDisputeGame.Position memory position = _open(CHALLENGER, ANSWER);
-        uint256 deadline = block.timestamp + CLOCK;
-        vm.warp(deadline);
+        uint256 deadline = _now + CLOCK;
+        _waitUntil(deadline);
         vm.expectRevert(abi.encodeWithSelector(IDisputeGame.NotLate.selector, deadline, deadline));
         disputes.settleLate(position);
         IDisputeGame.Position memory next = _narrow(WORKER, position, 9);
         vm.assertEq(next.waiterSeconds, 0, "the defender's clock is used up");
         vm.assertEq(next.moverSeconds, CLOCK, "the challenger's is untouched");
-        vm.warp(deadline + CLOCK + 1);
+        _waitUntil(deadline + CLOCK + 1);
         _refuseMove(
             CHALLENGER,
             next,
@@ -203,32 +200,32 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_clock_runsOnlyInOnesOwnTurn() public {
         IDisputeGame.Position memory position = _openFor(40_000);
-        vm.warp(block.timestamp + 400);
+        _wait(400);
         position = _narrow(WORKER, position, 31);
-        vm.warp(block.timestamp + 900);
+        _wait(900);
         position = _narrow(CHALLENGER, position, 31);
         vm.assertEq(position.moverSeconds, CLOCK - 400, "defender");
         vm.assertEq(position.waiterSeconds, CLOCK - 900, "challenger");
         (, uint64 deadline,) = disputes.getGame(1);
-        vm.assertEq(deadline, block.timestamp + CLOCK - 400, "deadline");
+        vm.assertEq(deadline, _now + CLOCK - 400, "deadline");
     }
 
     function test_clock_everyMoveHasAMinimum() public {
         IDisputeGame.Position memory position = _openFor(40_000);
-        vm.warp(block.timestamp + CLOCK - 10);
+        _wait(CLOCK - 10);
         position = _narrow(WORKER, position, 31);
         position = _narrow(CHALLENGER, position, 31);
         vm.assertEq(position.moverSeconds, 10, "ten seconds are left");
         (, uint64 deadline,) = disputes.getGame(1);
-        vm.assertEq(deadline, block.timestamp + MOVE, "but a move has more");
-        vm.warp(deadline);
+        vm.assertEq(deadline, _now + MOVE, "but a move has more");
+        _waitUntil(deadline);
         position = _narrow(WORKER, position, 31);
         vm.assertEq(position.waiterSeconds, 0, "all used up");
     }
 
     function test_settleLate_byAnybody() public {
         IDisputeGame.Position memory position = _open(CHALLENGER, ANSWER);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         vm.expectEmit(true, true, true, true, address(disputes));
         emit IDisputeGame.GameEnded(1, _task, CHALLENGER, IDisputeGame.Outcome.ChallengerWon, address(0x5E77), true);
         vm.prank(address(0x5E77));
@@ -245,7 +242,7 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_money_defenderWins() public {
         IDisputeGame.Position memory position = _narrow(WORKER, _open(CHALLENGER, ANSWER), 9);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(position);
         vm.assertEq(stakedOf(CHALLENGER), 100 ether - BOND, "the whole bond");
         vm.assertEq(lockedOf(CHALLENGER), 0, "nothing is locked");
@@ -260,7 +257,7 @@ contract DisputeEndsTest is OpenedGames {
     function test_money_challengerWinsAndRedoes() public {
         Root redone = _redone();
         IDisputeGame.Position memory position = _open(CHALLENGER, redone);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(position);
         vm.assertEq(lockedOf(CHALLENGER), 0, "free again");
         vm.assertEq(lockedOf(WORKER), BOND, "waits");
@@ -274,13 +271,13 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_money_twoGamesOfOppositeOutcomes() public {
         IDisputeGame.Position memory lost = _narrow(WORKER, _open(STRANGER, ANSWER), 9);
-        vm.warp(block.timestamp + 10);
+        _wait(10);
         IDisputeGame.Position memory won = _open(CHALLENGER, ANSWER);
-        vm.warp(block.timestamp + CLOCK - 9);
+        _wait(CLOCK - 9);
         disputes.settleLate(lost); // the stranger did not answer
         assertOutcome(1, IDisputeGame.Outcome.DefenderWon);
         vm.assertEq(ledger.getSlot(_task, 0, 0).openGames, 1, "the other one is open");
-        vm.warp(block.timestamp + 10);
+        _wait(10);
         disputes.settleLate(won); // the worker did not answer
         assertOutcome(2, IDisputeGame.Outcome.ChallengerWon);
         vm.assertEq(stakedOf(STRANGER), 100 ether - BOND, "a won defence stays won");
@@ -295,7 +292,7 @@ contract DisputeEndsTest is OpenedGames {
         IDisputeGame.Position memory third = _narrow(WORKER, _open(OTHER, ANSWER), 9);
         vm.expectRevert(abi.encodeWithSelector(IDisputeGame.SubmissionStands.selector, 2));
         disputes.release(second);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(first);
         vm.expectEmit(true, true, true, true, address(disputes));
         emit IDisputeGame.GameEnded(2, _task, address(0), IDisputeGame.Outcome.Void, address(this), false);
@@ -313,7 +310,7 @@ contract DisputeEndsTest is OpenedGames {
     function test_release_whileTheRedoIsSubmitted() public {
         IDisputeGame.Position memory first = _open(CHALLENGER, ANSWER);
         IDisputeGame.Position memory second = _open(STRANGER, ANSWER);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(first);
         claimAs(_task, CHALLENGER);
         submitAs(_task, CHALLENGER, 100, LOSS_3);
@@ -335,7 +332,7 @@ contract DisputeEndsTest is OpenedGames {
         for (uint256 i = 0; i < 3; ++i) {
             all[i] = _narrow(WORKER, all[i], 9);
         }
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(all[1]); // one in the middle, then the first, then the one that is first then
         vm.assertEq(_earliest(redone), STRANGER, "first");
         disputes.settleLate(all[0]);
@@ -353,10 +350,10 @@ contract DisputeEndsTest is OpenedGames {
 
     function test_earliest_lostTailLetsOthersFollow() public {
         IDisputeGame.Position memory only = _narrow(WORKER, _open(STRANGER, ANSWER), 9);
-        vm.warp(block.timestamp + WINDOW);
+        _wait(WINDOW);
         IDisputeGame.Position memory second = _narrow(WORKER, _open(CHALLENGER, ANSWER), 9);
         IDisputeGame.Position memory third = _narrow(WORKER, _open(OTHER, ANSWER), 9);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(third);
         disputes.settleLate(second);
         vm.assertEq(_earliest(ANSWER), STRANGER, "the head");
@@ -368,7 +365,7 @@ contract DisputeEndsTest is OpenedGames {
         IDisputeGame.Position memory position = _open(CHALLENGER, ANSWER);
         vm.prank(REQUESTER);
         ledger.closeTask(_task);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         disputes.settleLate(position);
         vm.assertEq(vault.escrowOf(_task), 0, "refunded");
         ledger.awardFall(_task, 0, 0, 0);
@@ -386,7 +383,7 @@ contract DisputeEndsTest is OpenedGames {
         arm(CHALLENGER);
         (_task, _root) = submitted();
         IDisputeGame.Position memory position = _narrow(WORKER, _open(CHALLENGER, ANSWER), 9);
-        vm.warp(block.timestamp + CLOCK + 1);
+        _wait(CLOCK + 1);
         hooked.setHook(address(disputes), abi.encodeCall(IDisputeGame.settleLate, (position)));
         disputes.settleLate(position); // burns, which calls the hook
         vm.assertEq(hooked.succeeded(), 0, "settled twice");
@@ -398,28 +395,5 @@ contract DisputeEndsTest is OpenedGames {
         vm.assertEq(stakedOf(CHALLENGER), 100 ether - BOND, "one bond");
         vm.assertEq(ledger.getSlot(_task, 0, 0).openGames, 0, "open games");
         assertSolvent();
-    }
-
-    function _refuseDeployment(
-        address ledger_,
-        address referee_,
-        uint32 clock,
-        uint32 move,
-        string memory field,
-        uint256 value
-    ) private {
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.InvalidParameter.selector, field, value));
-        this.deployDisputeGame(abi.encode(ledger_, referee_, clock, move));
-    }
-
-    /// @dev External, so that what its constructor says comes through.
-    function deployDisputeGame(bytes calldata arguments) external {
-        bytes memory code = bytes.concat(vm.getCode("DisputeGame.sol:DisputeGame"), arguments);
-        assembly ("memory-safe") {
-            if iszero(create(0, add(code, 32), mload(code))) {
-                returndatacopy(0, 0, returndatasize())
-                revert(0, returndatasize())
-            }
-        }
     }
 }

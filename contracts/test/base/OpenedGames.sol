@@ -14,10 +14,45 @@ abstract contract OpenedGames is DisputeFixture {
 
     TaskId internal _task;
     Root internal _root;
+    /// @dev The time. The compiler takes `block.timestamp` for constant in one call, which it is not in a test.
+    uint256 internal _now;
 
     function setUp() public override {
         super.setUp();
+        _now = block.timestamp;
         (_task, _root) = submitted();
+    }
+
+    /// @dev External, so that what its constructor says comes through.
+    function deployDisputeGame(bytes calldata arguments) external {
+        bytes memory code = bytes.concat(vm.getCode("DisputeGame.sol:DisputeGame"), arguments);
+        assembly ("memory-safe") {
+            if iszero(create(0, add(code, 32), mload(code))) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+        }
+    }
+
+    function _refuseDeployment(
+        address ledger_,
+        address referee_,
+        uint32 clock,
+        uint32 move,
+        string memory field,
+        uint256 value
+    ) internal {
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.InvalidParameter.selector, field, value));
+        this.deployDisputeGame(abi.encode(ledger_, referee_, clock, move));
+    }
+
+    function _wait(uint256 time) internal {
+        _waitUntil(_now + time);
+    }
+
+    function _waitUntil(uint256 time) internal {
+        _now = time;
+        vm.warp(time);
     }
 
     /// @dev A game about a submission of this many steps.

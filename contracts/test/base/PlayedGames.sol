@@ -72,6 +72,18 @@ abstract contract PlayedGames is DisputeFixture {
         vm.prank(player.mover());
     }
 
+    /// @param phases One bit for each phase that the move belongs to; the error names the first of them.
+    function _tryMove(IDisputeGame.Phase phase, uint256 phases, bytes memory call) internal {
+        if ((phases >> uint256(phase)) & 1 == 1) return;
+        uint256 needed = 0;
+        while ((phases >> needed) & 1 == 0) ++needed;
+        vm.prank(player.mover());
+        // solhint-disable-next-line avoid-low-level-calls
+        (bool good, bytes memory answer) = address(disputes).call(call);
+        vm.assertTrue(!good, "a move of another phase");
+        vm.assertEq(answer, abi.encodeWithSelector(IDisputeGame.WrongPhase.selector, phase, needed), "refusal");
+    }
+
     function _tail(bytes memory data, uint256 start) internal pure returns (bytes memory rest) {
         rest = new bytes(data.length - start);
         for (uint256 i = 0; i < rest.length; i += 32) {
