@@ -14,6 +14,7 @@ from worker_fakes import ALICE, BOB, kinds
 
 from ledger.atomic import release_lock, try_lock
 from ledger.canonical import root_hex
+from ledger.errors import MachineFault
 from trainer.commit.states import state_root
 from trainer.engine.state import State
 
@@ -117,3 +118,17 @@ def test_audit_second_one_of_the_same_account_refused(commands: TrainerCommands)
     refused = commands.fail(2, "audit", "--once")
     release_lock(held)
     assert f"An audit of account {ALICE} is already running in this home" in refused["problem"]
+
+
+def test_audit_machine_that_fails_the_self_test_looks_at_nothing(
+    commands: TrainerCommands, states: list[State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.play([states[0], wrong(states[1])], final=False)
+    commands.client.address = BOB
+
+    def failing(device: str) -> None:
+        raise MachineFault("This machine does not compute exactly: max.", remedy="Do not stake on it.")
+
+    monkeypatch.setattr("trainer.cli.selftest.check_machine", failing)
+    said, error = audit(commands, code=8)
+    assert (said, error["error"]) == ([], "MachineFault")
