@@ -21,7 +21,7 @@ contract ArithmeticTest {
     Vm private constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
     string private constant VECTORS = "tests/vectors/float32.json";
     string private constant VECTOR_TYPE =
-        "Operation(string name,uint256 code,bytes specials,bytes pairs,bytes results)";
+        "ArithmeticVector(string name,uint256 code,bytes specials,bytes pairs,bytes results)";
     uint32 private constant ONE = 0x3f800000;
 
     ArithmeticProbe private _probe;
