@@ -61,7 +61,8 @@ def probe(size: int = _PROBE) -> BuiltProgram:
 def measure_flops(engine: Engine) -> float:
     """Operations a second (`Cost.flops`) of an engine at the probe: takes a moment."""
     rate, seconds = _measured(engine, _PROBE)
-    return rate if seconds > _NO_TIME else max(rate, _measured(engine, _LARGE_PROBE)[0])
+    begun = "cuda" not in engine.setting or seconds > _NO_TIME
+    return rate if begun else max(rate, _measured(engine, _LARGE_PROBE)[0])
 
 
 def _measured(engine: Engine, size: int) -> tuple[float, float]:
