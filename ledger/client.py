@@ -12,7 +12,7 @@ from web3.exceptions import Web3Exception
 
 from ledger.compile import Artifact
 from ledger.deploy import Deployment
-from ledger.errors import ChainError, ContractReverted, InsufficientFunds, WalletError
+from ledger.errors import ChainError, ContractReverted, InsufficientFunds, TransactionFailed, WalletError
 from ledger.events import decode_logs, fetch_events
 from ledger.reader import LedgerReader
 from ledger.ticket import Ticket, find_ticket
@@ -287,8 +287,8 @@ class LedgerClient(LedgerReader):
         """
         try:
             return self._write(self._ledger.functions.awardFall(task, round_number, slot, attempt), task=task)
-        except ContractReverted as problem:
-            if problem.error == "NothingToAward" and self._is_awarded(task, round_number, attempt, slot):
+        except (ContractReverted, TransactionFailed) as problem:
+            if _refusal_of(problem) == "NothingToAward" and self._is_awarded(task, round_number, attempt, slot):
                 return None
             raise
 
@@ -340,8 +340,8 @@ class LedgerClient(LedgerReader):
     def _write_once(self, call: ContractFunction, *, done: str, task: int) -> Receipt | None:
         try:
             return self._write(call, task=task)
-        except ContractReverted as problem:
-            if problem.error == done:
+        except (ContractReverted, TransactionFailed) as problem:
+            if _refusal_of(problem) == done:
                 return None
             raise
 
@@ -386,3 +386,9 @@ class LedgerClient(LedgerReader):
 
     def _approve(self, amount: int) -> None:
         self._write(self._token.functions.approve(self.deployment.vault, amount))
+
+
+def _refusal_of(problem: ContractReverted | TransactionFailed) -> str | None:
+    """Name of the contract's refusal; of a transaction that somebody else's was mined before, what it meets now."""
+    found = problem if isinstance(problem, ContractReverted) else problem.__cause__
+    return found.error if isinstance(found, ContractReverted) else None
