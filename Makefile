@@ -26,8 +26,9 @@ test-contracts:
 	forge test
 	hardhat test
 
+# Files in their order: sorted by their number of tests, those of one long test would come last, one process idle.
 test-python:
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: setup
 	FOUNDRY_PROFILE=full forge test
