@@ -55,7 +55,7 @@ KEYS = [
 def played(
     chain: LocalChain, web3: Web3, deployment: Deployment, artifacts: dict[str, Artifact], deployer: Wallet
 ) -> tuple[GameWorld, Submission]:
-    world = GameWorld(web3, deployment, artifacts, chain)
+    world = GameWorld(web3, deployment, artifacts, chain, "commands")
     return world, world.people(deployer)
 
 

@@ -47,6 +47,7 @@ class GameWorld:
     deployment: Deployment
     artifacts: dict[str, Artifact]
     chain: LocalChain
+    crowd: str = "games"  # two worlds of one chain have other people
 
     def people(self, deployer: Wallet) -> Submission:
         """Gives everybody ether, tokens and stakes; returns what the defender submitted."""
@@ -67,7 +68,7 @@ class GameWorld:
 
     def wallet(self, name: str) -> Wallet:
         """The key of one of `PEOPLE`."""
-        return Wallet.from_private_key(keccak(text=f"games {name}").hex(), name=name)
+        return Wallet.from_private_key(keccak(text=f"{self.crowd} {name}").hex(), name=name)
 
     def _client(self, wallet: Wallet) -> DisputeClient:
         sender = TransactionSender(self.web3, wallet, errors=ErrorDecoder(self.artifacts))
