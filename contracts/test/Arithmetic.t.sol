@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {Float32} from "../libraries/Float32.sol";
 import {Fold} from "../libraries/Fold.sol";
 import {Kernel} from "../libraries/Kernel.sol";
-import {ArithmeticProbe} from "../mocks/ArithmeticProbe.sol";
+import {IArithmeticProbe} from "./base/IArithmeticProbe.sol";
 import {Vm} from "./base/Vm.sol";
 
 /// @dev Solidity against the shared vectors, and what has to hold whatever the words are. Kernels and folds are held
@@ -24,10 +24,10 @@ contract ArithmeticTest {
         "ArithmeticVector(string name,uint256 code,bytes specials,bytes pairs,bytes results)";
     uint32 private constant ONE = 0x3f800000;
 
-    ArithmeticProbe private _probe;
+    IArithmeticProbe private _probe;
 
     function setUp() public {
-        _probe = ArithmeticProbe(vm.deployCode("ArithmeticProbe.sol:ArithmeticProbe", ""));
+        _probe = IArithmeticProbe(vm.deployCode("ArithmeticProbe.sol:ArithmeticProbe", ""));
     }
 
     function test_evaluate_sharedVectors() public view {

@@ -3,22 +3,21 @@ pragma solidity ^0.8.28;
 
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
-import {StakeVault} from "../StakeVault.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
-import {FeeToken} from "../mocks/FeeToken.sol";
-import {HookedToken} from "../mocks/HookedToken.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
+import {IHookedToken} from "./base/IHookedToken.sol";
+import {ITrainingToken} from "./base/ITrainingToken.sol";
 
 /// @dev Tokens that misbehave, in a deployment that was careless enough to take one.
 contract BadTokensTest is Fixture {
-    HookedToken private _hooked;
+    IHookedToken private _hooked;
 
     function setUp() public override {
         vm.warp(1_800_000_000);
-        _hooked = HookedToken(vm.deployCode("HookedToken.sol:HookedToken", abi.encode(address(this), SUPPLY)));
+        _hooked = IHookedToken(vm.deployCode("HookedToken.sol:HookedToken", abi.encode(address(this), SUPPLY)));
         deploy(_hooked);
         fund(REQUESTER);
         fund(WORKER);
@@ -26,9 +25,9 @@ contract BadTokensTest is Fixture {
     }
 
     function test_stake_feeOnTransferReverts() public {
-        FeeToken fee = FeeToken(vm.deployCode("FeeToken.sol:FeeToken", abi.encode(address(this), SUPPLY)));
+        ITrainingToken fee = ITrainingToken(vm.deployCode("FeeToken.sol:FeeToken", abi.encode(address(this), SUPPLY)));
         bytes memory arguments = abi.encode(fee, address(1), 1);
-        StakeVault strict = StakeVault(vm.deployCode("StakeVault.sol:StakeVault", arguments));
+        IStakeVault strict = IStakeVault(vm.deployCode("StakeVault.sol:StakeVault", arguments));
         fee.approve(address(strict), 100);
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.WrongAmountReceived.selector, 100, 99));
         strict.stake(address(this), 100);

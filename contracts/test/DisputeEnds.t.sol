@@ -3,9 +3,9 @@ pragma solidity ^0.8.28;
 
 import {IDisputeGame} from "../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
-import {HookedToken} from "../mocks/HookedToken.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {OpenedGames} from "./base/OpenedGames.sol";
+import {IHookedToken} from "./base/IHookedToken.sol";
 
 /// @title Turns, clocks, ends and money of games, whatever they are about
 /// @dev Roots are made up: these games are opened, narrowed and left to their clocks.
@@ -374,8 +374,8 @@ contract DisputeEndsTest is OpenedGames {
     }
 
     function test_token_hooksFindNoHalfDoneEnd() public {
-        HookedToken hooked =
-            HookedToken(vm.deployCode("HookedToken.sol:HookedToken", abi.encode(address(this), SUPPLY)));
+        IHookedToken hooked =
+            IHookedToken(vm.deployCode("HookedToken.sol:HookedToken", abi.encode(address(this), SUPPLY)));
         deploy(hooked);
         disputes = IDisputeGame(address(game));
         fund(REQUESTER);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {TrainingLedger} from "../TrainingLedger.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {Root, TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
@@ -10,19 +9,19 @@ import {Permit} from "./base/Permit.sol";
 contract LedgerPostTest is Fixture {
     function test_constructor_badArgumentsRevert() public {
         _expectInvalid("vault", 0);
-        new TrainingLedger(address(0), address(1), 1, 1, 1);
+        _construct(address(0), address(1), 1, 1, 1);
         _expectInvalid("disputeGame", 0);
-        new TrainingLedger(address(1), address(0), 1, 1, 1);
+        _construct(address(1), address(0), 1, 1, 1);
         _expectInvalid("minimumBond", 0);
-        new TrainingLedger(address(1), address(1), 0, 1, 1);
+        _construct(address(1), address(1), 0, 1, 1);
         _expectInvalid("minimumWindow", 0);
-        new TrainingLedger(address(1), address(1), 1, 0, 1);
+        _construct(address(1), address(1), 1, 0, 1);
         _expectInvalid("minimumWindow", 366 days);
-        new TrainingLedger(address(1), address(1), 1, 366 days, 1);
+        _construct(address(1), address(1), 1, 366 days, 1);
         _expectInvalid("minimumLease", 0);
-        new TrainingLedger(address(1), address(1), 1, 1, 0);
+        _construct(address(1), address(1), 1, 1, 0);
         _expectInvalid("minimumLease", 366 days);
-        new TrainingLedger(address(1), address(1), 1, 1, 366 days);
+        _construct(address(1), address(1), 1, 1, 366 days);
     }
 
     function test_views_tellDeployment() public view {
@@ -229,5 +228,9 @@ contract LedgerPostTest is Fixture {
 
     function _expectInvalid(string memory field, uint256 value) private {
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.InvalidParameter.selector, field, value));
+    }
+
+    function _construct(address vault_, address game_, uint96 bond, uint32 window, uint32 lease) private {
+        this.construct("TrainingLedger.sol:TrainingLedger", abi.encode(vault_, game_, bond, window, lease));
     }
 }

@@ -3,7 +3,6 @@ pragma solidity ^0.8.28;
 
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 
-import {StakeVault} from "../StakeVault.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
 import {TaskId} from "../types/Identifiers.sol";
 import {Fixture} from "./base/Fixture.sol";
@@ -20,13 +19,13 @@ contract StakeVaultTest is Fixture {
 
     function test_constructor_zeroArgumentsRevert() public {
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
-        new StakeVault(address(0), address(1), 1);
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(0), address(1), 1));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
-        new StakeVault(address(1), address(0), 1);
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(0), 1));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAmount.selector));
-        new StakeVault(address(1), address(1), 0);
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), 0));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.AmountTooLarge.selector, 366 days));
-        new StakeVault(address(1), address(1), 366 days);
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), 366 days));
     }
 
     function test_views_tellDeployment() public view {

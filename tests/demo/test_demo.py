@@ -105,7 +105,7 @@ def test_demo_killed_in_training_goes_on_and_adds_up(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "demo").glob("run-*")] == ["run-1"]
     assert "Going on with the demonstration" in progress.read_text()
     assert report["task"] == 1
-    listing = subprocess.run(["ps", "-eo", "command"], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ww", "-eo", "command"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listing
 
 

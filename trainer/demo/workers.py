@@ -129,7 +129,7 @@ class WorkerProcess:
 
     def _is_worker(self, pid: int) -> bool:
         """Whether the process of that number is this worker, and not another that was given the number since."""
-        listing = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
+        listing = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
         return all(word in listing.stdout for word in (self._module, self.name))
 
     def _show_news(self, console: Console) -> None:

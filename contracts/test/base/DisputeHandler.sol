@@ -4,9 +4,8 @@ pragma solidity ^0.8.28;
 import {IDisputeGame} from "../../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
-import {StakeVault} from "../../StakeVault.sol";
-import {TrainingLedger} from "../../TrainingLedger.sol";
-import {TrainingToken} from "../../TrainingToken.sol";
+import {IStakeVault} from "../../interfaces/IStakeVault.sol";
+import {ITrainingToken} from "./ITrainingToken.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {Handler} from "./Handler.sol";
 import {Vm} from "./Vm.sol";
@@ -19,7 +18,7 @@ contract DisputeHandler is Handler {
 
     mapping(uint256 game => bytes) private _positions;
 
-    constructor(TrainingToken token_, StakeVault vault_, TrainingLedger ledger_, address game_)
+    constructor(ITrainingToken token_, IStakeVault vault_, ITrainingLedger ledger_, address game_)
         Handler(token_, vault_, ledger_, DecidedDisputeGame(game_))
     {
         GAME = IDisputeGame(game_);

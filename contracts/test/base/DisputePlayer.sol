@@ -5,8 +5,7 @@ import {IDisputeGame} from "../../interfaces/IDisputeGame.sol";
 import {IStepReferee} from "../../interfaces/IStepReferee.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {ToldReferee} from "../../mocks/ToldReferee.sol";
-import {StakeVault} from "../../StakeVault.sol";
-import {TrainingLedger} from "../../TrainingLedger.sol";
+import {IStakeVault} from "../../interfaces/IStakeVault.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {DisputeWorld} from "./DisputeWorld.sol";
 import {Trees} from "./Trees.sol";
@@ -30,9 +29,9 @@ contract DisputePlayer is DisputeWorld {
 
     bytes private _position;
 
-    constructor(IDisputeGame game_, ToldReferee referee_, TrainingLedger ledger_) {
+    constructor(IDisputeGame game_, ToldReferee referee_, ITrainingLedger ledger_) {
         (GAME, REFEREE, ledger) = (game_, referee_, ledger_);
-        vault = StakeVault(ledger_.vault());
+        vault = IStakeVault(ledger_.vault());
     }
 
     function setUp() public override {}

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {StakeVault} from "../../StakeVault.sol";
-import {TrainingLedger} from "../../TrainingLedger.sol";
-import {TrainingToken} from "../../TrainingToken.sol";
+import {IStakeVault} from "../../interfaces/IStakeVault.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
+import {ITrainingToken} from "./ITrainingToken.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {StateTree} from "./StateTree.sol";
@@ -39,15 +38,15 @@ abstract contract Fixture {
     address internal constant STRANGER = address(0x57A);
     address internal constant CHALLENGER = address(0xC4A);
 
-    TrainingToken internal token;
-    StakeVault internal vault;
-    TrainingLedger internal ledger;
+    ITrainingToken internal token;
+    IStakeVault internal vault;
+    ITrainingLedger internal ledger;
     DecidedDisputeGame internal game;
 
     function setUp() public virtual {
         vm.warp(1_800_000_000);
         vm.roll(1000);
-        deploy(TrainingToken(vm.deployCode("TrainingToken.sol:TrainingToken", abi.encode(address(this), SUPPLY))));
+        deploy(ITrainingToken(vm.deployCode("TrainingToken.sol:TrainingToken", abi.encode(address(this), SUPPLY))));
         fund(REQUESTER);
         fund(WORKER);
         fund(OTHER);
@@ -57,7 +56,7 @@ abstract contract Fixture {
 
     /// @dev As a real deployment does it: the three contracts know each other by addresses computed before. The code is
     /// that of the compiled artifacts; `new` would compile the whole ledger again into every test contract.
-    function deploy(TrainingToken token_) internal {
+    function deploy(ITrainingToken token_) internal {
         token = token_;
         uint256 nonce = vm.getNonce(address(this));
         address vaultAddress = vm.computeCreateAddress(address(this), nonce);
@@ -66,14 +65,26 @@ abstract contract Fixture {
         bytes memory vaultArguments = abi.encode(token, ledgerAddress, UNBONDING_DELAY);
         bytes memory ledgerArguments =
             abi.encode(vaultAddress, gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
-        vault = StakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
-        ledger = TrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
+        vault = IStakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
+        ledger = ITrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
         game = DecidedDisputeGame(deployGame());
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
     }
 
     function deployGame() internal virtual returns (address) {
         return vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger));
+    }
+
+    /// @dev External, so that what a constructor says when it reverts comes through.
+    function construct(string calldata artifact, bytes calldata arguments) external returns (address made) {
+        bytes memory code = bytes.concat(vm.getCode(artifact), arguments);
+        assembly ("memory-safe") {
+            made := create(0, add(code, 32), mload(code))
+            if iszero(made) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+        }
     }
 
     function fund(address who) internal {

@@ -5,9 +5,7 @@ import {IDisputeGame} from "../../interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {IStakeVault} from "../../interfaces/IStakeVault.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
-import {StakeVault} from "../../StakeVault.sol";
-import {TrainingLedger} from "../../TrainingLedger.sol";
-import {TrainingToken} from "../../TrainingToken.sol";
+import {ITrainingToken} from "./ITrainingToken.sol";
 import {Root, TaskId} from "../../types/Identifiers.sol";
 import {Fixture} from "./Fixture.sol";
 
@@ -39,7 +37,7 @@ contract Handler is Fixture {
     string public breach;
     Fallen[] internal _fallen;
 
-    constructor(TrainingToken token_, StakeVault vault_, TrainingLedger ledger_, DecidedDisputeGame game_) {
+    constructor(ITrainingToken token_, IStakeVault vault_, ITrainingLedger ledger_, DecidedDisputeGame game_) {
         (token, vault, ledger, game) = (token_, vault_, ledger_, game_);
         people = [WORKER, OTHER, STRANGER, CHALLENGER];
     }

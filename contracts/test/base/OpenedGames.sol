@@ -23,17 +23,6 @@ abstract contract OpenedGames is DisputeFixture {
         (_task, _root) = submitted();
     }
 
-    /// @dev External, so that what its constructor says comes through.
-    function deployDisputeGame(bytes calldata arguments) external {
-        bytes memory code = bytes.concat(vm.getCode("DisputeGame.sol:DisputeGame"), arguments);
-        assembly ("memory-safe") {
-            if iszero(create(0, add(code, 32), mload(code))) {
-                returndatacopy(0, 0, returndatasize())
-                revert(0, returndatasize())
-            }
-        }
-    }
-
     function _refuseDeployment(
         address ledger_,
         address referee_,
@@ -43,7 +32,7 @@ abstract contract OpenedGames is DisputeFixture {
         uint256 value
     ) internal {
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.InvalidParameter.selector, field, value));
-        this.deployDisputeGame(abi.encode(ledger_, referee_, clock, move));
+        this.construct("DisputeGame.sol:DisputeGame", abi.encode(ledger_, referee_, clock, move));
     }
 
     function _wait(uint256 time) internal {
