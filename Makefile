@@ -10,24 +10,35 @@ BIN := .venv/bin
 SOLIDITY := 'contracts/**/*.sol'
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo setup test test-full test-contracts test-python check benchmarks format wheel clean
+SETUP := @PYTHON="$(PYTHON)" sh tools/setup.sh
 
-setup:
-	@PYTHON="$(PYTHON)" sh tools/setup.sh
+.PHONY: demo setup setup-tools setup-python setup-node test test-full test-contracts test-python check benchmarks format wheel clean
+
+setup: setup-python setup-node
+	$(SETUP) contracts
+
+setup-tools:
+	$(SETUP) tools
+
+setup-python: setup-tools
+	$(SETUP) python
+
+setup-node: setup-tools
+	$(SETUP) node
 
 demo: setup
 	@$(BIN)/trainledger demo --home .demo
 
-# Side by side: compiling contracts keeps one core busy for minutes.
-test: setup
+# Side by side: forge compiles its tests while the Python packages are installed.
+test:
 	@$(MAKE) --no-print-directory --jobs=2 test-contracts test-python
 
-test-contracts:
+test-contracts: setup-node
 	forge test
 	hardhat test
 
 # Files in their order: sorted by their number of tests, those of one long test would come last, one process idle.
-test-python:
+test-python: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: setup

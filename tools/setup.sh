@@ -1,6 +1,12 @@
 #!/bin/sh
 # Prepares everything that trainledger needs inside its own folder: a Python environment in .venv and the npm packages
 # in node_modules (compiler, local chain, contract libraries). Running it again does only what is out of date.
+#
+#   sh tools/setup.sh              everything
+#   sh tools/setup.sh tools        looks only whether Python, Node and npm are there
+#   sh tools/setup.sh python       the Python environment
+#   sh tools/setup.sh node         the npm packages; may run beside `python`
+#   sh tools/setup.sh contracts    compiles the contracts, which needs both
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,14 +26,20 @@ find_python() {
 
 digest() { cat "$@" | cksum | tr ' ' '-'; }
 
-python=$(find_python) || fail "Python 3.11, 3.12 or 3.13 is needed and none was found. Install one, or name it: make PYTHON=/path/to/python3.11"
-command -v node >/dev/null 2>&1 || fail "Node.js 20 or newer is needed (it runs the Solidity compiler and the local chain) and no 'node' was found. Install it and run this again."
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
-    fail "Node.js 20 or newer is needed, and this is $(node --version). Install a newer one and run this again."
-command -v npm >/dev/null 2>&1 || fail "npm is needed and was not found. It usually comes with Node.js."
+check_python() {
+    python=$(find_python) || fail "Python 3.11, 3.12 or 3.13 is needed and none was found. Install one, or name it: make PYTHON=/path/to/python3.11"
+}
 
-want=$(digest requirements.lock pyproject.toml)
-if [ "$(cat .venv/.trainledger-ready 2>/dev/null || true)" != "$want" ]; then
+check_node() {
+    command -v node >/dev/null 2>&1 || fail "Node.js 20 or newer is needed (it runs the Solidity compiler and the local chain) and no 'node' was found. Install it and run this again."
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
+        fail "Node.js 20 or newer is needed, and this is $(node --version). Install a newer one and run this again."
+    command -v npm >/dev/null 2>&1 || fail "npm is needed and was not found. It usually comes with Node.js."
+}
+
+set_up_python() {
+    want=$(digest requirements.lock pyproject.toml)
+    [ "$(cat .venv/.trainledger-ready 2>/dev/null || true)" != "$want" ] || return 0
     if [ ! -x .venv/bin/python ]; then
         say "creating .venv with $("$python" --version)"
         "$python" -m venv .venv || fail "could not create .venv with $python. On Debian and Ubuntu: install the package python3-venv."
@@ -36,15 +48,27 @@ if [ "$(cat .venv/.trainledger-ready 2>/dev/null || true)" != "$want" ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
     printf '%s\n' "$want" >.venv/.trainledger-ready
-fi
+}
 
-want=$(digest package-lock.json)
-if [ "$(cat node_modules/.trainledger-ready 2>/dev/null || true)" != "$want" ]; then
+set_up_node() {
+    want=$(digest package-lock.json)
+    [ "$(cat node_modules/.trainledger-ready 2>/dev/null || true)" != "$want" ] || return 0
     say "installing the npm packages of package-lock.json"
     npm ci --no-fund --no-audit --loglevel=error
     printf '%s\n' "$want" >node_modules/.trainledger-ready
-fi
+}
 
-.venv/bin/python -c 'import sys; from ledger.compile import compile_contracts; compile_contracts()' ||
-    fail "the contracts did not compile; see above."
-say "ready"
+compile_contracts() {
+    .venv/bin/python -c 'import sys; from ledger.compile import compile_contracts; compile_contracts()' ||
+        fail "the contracts did not compile; see above."
+    say "ready"
+}
+
+case "${1:-all}" in
+    all) check_python; check_node; set_up_python; set_up_node; compile_contracts ;;
+    tools) check_python; check_node ;;
+    python) check_python; set_up_python ;;
+    node) check_node; set_up_node ;;
+    contracts) compile_contracts ;;
+    *) fail "there is no part '$1'; the parts are tools, python, node and contracts." ;;
+esac

@@ -126,19 +126,20 @@ class Demonstration:
         return DisputeClient(context.web3, deployment)
 
     def _accounts(self, client: LedgerClient, commands: Commands) -> None:
-        known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
+        known = {account["name"] for account in commands.ask("account", "list")}
         for name in (REQUESTER, *_STAKED):
             if name not in known:
                 commands.say("account", "new", name)
-                known = {account["name"]: account["address"] for account in commands.ask("account", "list")}
-            if client.token_balance(known[name]) + client.stake_account(known[name]).staked == 0:
+        addresses = {account["name"]: account["address"] for account in commands.ask("account", "list")}
+        for name in (REQUESTER, *_STAKED):
+            if client.token_balance(addresses[name]) + client.stake_account(addresses[name]).staked == 0:
                 commands.say("account", "fund", name)
         for name in _STAKED:
-            if client.stake_account(known[name]).staked == 0:
+            if client.stake_account(addresses[name]).staked == 0:
                 commands.say("account", "stake", _STAKE, "--account", name)
         if "before" not in self.run.read():
             before = {
-                name: {"address": known[name], "balance": str(client.token_balance(known[name]))}
+                name: {"address": addresses[name], "balance": str(client.token_balance(addresses[name]))}
                 for name in (REQUESTER, *_STAKED)
             }
             self.run.note(before=before)
