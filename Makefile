@@ -37,9 +37,10 @@ test-contracts: setup-node
 	forge test
 	hardhat test
 
-# Files in their order: sorted by their number of tests, those of one long test would come last, one process idle.
+# Three processes keep two cores busy, since tests wait for processes of their own. Files in their order: sorted by their
+# number of tests, those of one long test would come last, the other processes idle.
 test-python: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: setup
 	FOUNDRY_PROFILE=full forge test
