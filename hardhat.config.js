@@ -16,10 +16,10 @@ subtask(TASK_COMPILE_SOLIDITY_GET_SOLC_BUILD, async ({ solcVersion }) => {
   return { compilerPath: require.resolve("solc/soljson.js"), isSolcJs: true, version: solcVersion, longVersion };
 });
 
-// Forge's tests need forge's cheatcodes.
+// Forge's tests need forge's cheatcodes, and mocks are for forge's and Python's tests.
 subtask(TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS, async (_, __, runSuper) => {
   const paths = await runSuper();
-  return paths.filter((file) => !file.includes("/contracts/test/"));
+  return paths.filter((file) => !/\/contracts\/(test|mocks)\//.test(file));
 });
 
 /** @type import('hardhat/config').HardhatUserConfig */
