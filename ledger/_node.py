@@ -89,7 +89,7 @@ def _command_lines() -> list[tuple[int, list[str]]]:
                     words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
                     lines.append((int(folder.name), words))
         return lines
-    listing = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True, check=False).stdout
+    listing = subprocess.run(["ps", "-ww", "-axo", "pid=,args="], capture_output=True, text=True, check=False).stdout
     return [(int(line.split()[0]), line.split()[1:]) for line in listing.splitlines() if line.strip()]
 
 

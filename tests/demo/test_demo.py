@@ -68,6 +68,7 @@ def wait_for(file: Path, words: str, process: subprocess.Popen[bytes], *, second
         time.sleep(0.2)
 
 
+@pytest.mark.full  # .ci/run plays the whole demonstration, undisturbed
 @pytest.mark.chain
 @pytest.mark.timeout(800)  # a whole demonstration and a half, beside other tests
 def test_demo_killed_in_training_goes_on_and_adds_up(tmp_path: Path) -> None:
@@ -162,6 +163,23 @@ def test_worker_process_start_ends_only_its_own_orphan(tmp_path: Path) -> None:
     finally:
         os.kill(sleeper.pid, signal.SIGKILL)
         sleeper.wait()
+
+
+def test_worker_process_start_ends_an_orphan_whose_command_line_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # as in many a terminal: `ps` would cut its lines
+    words = ["-c", "import time; time.sleep(60)", "-m", "trainer.cli", "x" * 200, "--account", "worker-1"]
+    orphan = subprocess.Popen([sys.executable, *words])
+    try:
+        worker = WorkerProcess("worker-1", "green", ["worker", "run", "--no-such-option"], commands(tmp_path))
+        (worker.log_path.parent / "worker-1.pid").write_text(str(orphan.pid))
+        worker.start()
+        worker.stop()
+        assert orphan.wait(10) == -signal.SIGTERM
+    finally:
+        orphan.kill()
+        orphan.wait()
 
 
 @pytest.mark.parametrize(

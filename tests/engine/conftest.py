@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(params=KINDS, ids=lambda p: "-".join([p[0], *(f"{k}={v}" for k, v in p[1].items())]))
+def _parameter(kind: str, options: dict[str, Any]) -> Any:
+    # One recurrent cell stands for all where time is short; each is traced and run elsewhere, too.
+    heavy = [pytest.mark.full] if options.get("cell") in ("rnn", "gru") else []
+    return pytest.param((kind, options), marks=heavy, id="-".join([kind, *(f"{k}={v}" for k, v in options.items())]))
+
+
+@pytest.fixture(params=[_parameter(*one) for one in KINDS])
 def description(request: pytest.FixtureRequest) -> ProgramDescription:
     kind, model = request.param
     return small(kind, model=model)
