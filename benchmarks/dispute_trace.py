@@ -144,8 +144,7 @@ def main() -> None:
         "late output is the last matrix product's, which depends on nearly everything. demo: the model of "
         "`trainledger demo`; ten million: 6 layers, 6 heads, 384 wide, context 256, batch 4. Ratios are medians over "
         "turns. Memory is what a process grew by at most, with program, state and data loaded; the least memory by the "
-        "program counts the state too. The machine was shared with other work: seconds are more than they would be "
-        "alone.",
+        "program counts the state too.",
     )
 
 

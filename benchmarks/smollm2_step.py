@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from exact_speed import first_state
 from reporting import write
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.data.corpus import STANDARD_LIBRARY, read_corpus
 from trainer.engine.exact.interpreter import run_program
@@ -24,7 +23,7 @@ from trainer.engine.schedule import learning_rate
 from trainer.foreign import ForeignModel, GgufFile, build_foreign, find_smollm2, smollm2_tokenizer
 from trainer.native import compiled_program
 from trainer.program.description import OptimizerConfig, ScheduleConfig
-from trainer.program.exact import BuiltProgram, Part, cost_of, encode_program
+from trainer.program.exact import BuiltProgram, DType, Part, cost_of, encode_program
 from trainer.program.tracing import SgdConfig, trace_training
 
 BATCH, CONTEXT, ROUNDS, WARMING, FOLLOWED = 2, 128, 8, 2, 6
@@ -50,6 +49,12 @@ class Text:
 
     def tokens(self, part: Part, shift: int, samples: int, length: int) -> Tensor:
         return self.batch()[:samples, shift : shift + length].to(torch.int32).contiguous()
+
+
+def first_state(built: BuiltProgram, model: nn.Module) -> list[Tensor]:
+    given = {f"parameter.{name}": one.detach().clone() for name, one in model.named_parameters()}
+    dtypes = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64}
+    return [given.get(s.name, torch.zeros(s.shape, dtype=dtypes[s.dtype])) for s in built.program.states]
 
 
 def smollm2() -> ForeignModel:
