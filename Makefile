@@ -54,7 +54,7 @@ check: setup
 	forge fmt --check
 	solhint --max-warnings 0 $(SOLIDITY)
 
-# An hour or so; leave the machine alone meanwhile.
+# Half an hour or so, most of it for `quality.py`; leave the machine alone meanwhile.
 benchmarks: setup
 	@test -f "$(TEXT)" || { echo "Name a text to train on: make benchmarks TEXT=tinyshakespeare.txt"; exit 2; }
 	$(BIN)/python benchmarks/training_speed.py --text "$(TEXT)" --folder build/libraries

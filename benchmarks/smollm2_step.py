@@ -244,9 +244,7 @@ def main() -> None:
         f"{FOLLOWED} steps from the same start, each before its step; AdamW's first steps go by the signs of "
         "gradients, however small, so the two part more than their gradients do. For speed the two take turns, step by "
         f"step, {ROUNDS} times; the ratio is the median over pairs. Peaks are of processes that do one thing alone. "
-        "Compiling is once for a program, and is kept; it and the reference were timed once. Other programs kept both "
-        "cores busy, which slows two threads of PyTorch beyond measure: only the figures for one thread compare the "
-        "two.",
+        "Compiling is once for a program, and is kept; it and the reference were timed once.",
     )
 
 
