@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -23,6 +24,24 @@ def run_solc(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[st
     return subprocess.run(
         [str(SOLC), *arguments], input=stdin, capture_output=True, text=True, cwd=PROJECT, timeout=120
     )
+
+
+def imports_of(source: Path) -> set[Path]:
+    """The files that a Solidity file imports by a relative path."""
+    names = re.findall(r'\bfrom "(\.[^"]+)";', source.read_text())
+    return {(source.parent / name).resolve() for name in names}
+
+
+def test_forge_tests_reach_no_deployed_contract() -> None:
+    # Forge would compile it a second time, without the optimizer, and take that one for the contract of its name.
+    contracts = PROJECT / "contracts"
+    seen: set[Path] = set()
+    waiting = set((contracts / "test").rglob("*.sol"))
+    while waiting:
+        seen.add(source := waiting.pop())
+        waiting |= imports_of(source) - seen
+    assert contracts / "interfaces" / "ITrainingLedger.sol" in seen
+    assert seen & set(contracts.glob("*.sol")) == set()
 
 
 def test_foundry_toml_repeats_compiler_json(compiler: dict) -> None:
