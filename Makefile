@@ -58,6 +58,7 @@ check: setup
 benchmarks: setup
 	@test -f "$(TEXT)" || { echo "Name a text to train on: make benchmarks TEXT=tinyshakespeare.txt"; exit 2; }
 	$(BIN)/python benchmarks/training_speed.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/training_memory.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/hashing.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/gas.py
 	$(BIN)/python benchmarks/arithmetic_gas.py

@@ -31,10 +31,15 @@ WARMING = 3
 
 
 def measure(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each, taken in turns, so that what else the machine does disturbs all alike."""
+    """Milliseconds of each, taken in turns, so that what else the machine does disturbs all alike.
+
+    A turn is two steps, of which the second counts, so that each follows a step of its own, as in training: PyTorch's
+    OpenMP threads wait awake for some milliseconds after their last work and would take a core from whoever is next.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + WARMING):
         for name, step in steps.items():
+            step()
             began = time.perf_counter()
             step()
             if turn >= WARMING:
@@ -111,8 +116,8 @@ def main() -> None:
         figures=figures,
         note="small: nanoGPT's CPU setting (4 layers, 4 heads, 128 wide, context 64, batch 12). ten million: 6 layers, "
         "6 heads, 384 wide, context 256, batch 4. Whole training steps with batch, clipping and AdamW (fused in "
-        "PyTorch). All take turns, step by step; speeds over a peer are medians over such pairs, above 1 where exact "
-        "training is faster. Compiling is once for a program, and is kept.",
+        "PyTorch). All take turns of two steps, of which the second counts; speeds over a peer are medians over such "
+        "pairs, above 1 where exact training is faster. Compiling is once for a program, and is kept.",
     )
 
 
