@@ -27,6 +27,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     IERC20 private immutable _TOKEN;
     address private immutable _LEDGER;
+    address private immutable _COMMITTEE;
     uint64 private immutable _UNBONDING_DELAY;
 
     Totals private _totals;
@@ -35,6 +36,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     mapping(address owner => address) private _payouts;
     mapping(address owner => mapping(address operator => bool)) private _operators;
     mapping(TaskId task => uint256) private _escrows;
+    mapping(address owner => uint256) private _seated;
     mapping(address account => uint256) private _credits;
 
     modifier onlyLedger() {
@@ -42,15 +44,29 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         _;
     }
 
+    modifier onlyCommittee() {
+        _checkCommittee();
+        _;
+    }
+
+    /// @dev INVARIANT: neither controller reaches an escrow of the other's.
+    modifier onlyKeeperOf(TaskId task) {
+        if (TaskId.unwrap(task) >> 63 == 0) _checkLedger();
+        else _checkCommittee();
+        _;
+    }
+
     /// @param token_ An exact, burnable ERC-20; with EIP-2612 for the calls that take a permit.
-    /// @param ledger_ The only caller that moves escrows and bonds. May have no code yet: it is fixed by its address.
+    /// @param ledger_ The only caller that moves tasks' escrows and bonds. May have no code yet: it is fixed by its address.
+    /// @param committee_ The only caller that moves audit budgets and seats. May have no code yet either.
     /// @param unbondingDelay_ Seconds between asking for stake and getting it; 1 to a year.
-    constructor(address token_, address ledger_, uint64 unbondingDelay_) {
-        require(token_ != address(0) && ledger_ != address(0), ZeroAddress());
+    constructor(address token_, address ledger_, address committee_, uint64 unbondingDelay_) {
+        require(token_ != address(0) && ledger_ != address(0) && committee_ != address(0), ZeroAddress());
         require(unbondingDelay_ > 0, ZeroAmount());
         require(unbondingDelay_ <= MAXIMUM_UNBONDING_DELAY, AmountTooLarge(unbondingDelay_));
         _TOKEN = IERC20(token_);
         _LEDGER = ledger_;
+        _COMMITTEE = committee_;
         _UNBONDING_DELAY = unbondingDelay_;
     }
 
@@ -125,7 +141,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function openEscrow(TaskId task, address requester, uint256 amount) external onlyLedger nonReentrant {
+    function openEscrow(TaskId task, address requester, uint256 amount) external onlyKeeperOf(task) nonReentrant {
         require(amount > 0, ZeroAmount());
         _totals.owed = _sum(_totals.owed, amount);
         _escrows[task] += amount;
@@ -135,20 +151,18 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakeVault
     function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedger {
-        StakeAccount storage account = _accounts[owner];
-        (uint128 staked, uint128 locked) = (account.staked, account.locked);
-        require(bond <= locked, InsufficientLockedStake(owner, locked, bond));
         uint256 escrow = _escrows[task];
         require(amount <= escrow, InsufficientEscrow(task, escrow, amount));
-        // forge-lint: disable-next-line(unsafe-typecast)
-        locked -= uint128(bond); // at most `locked`
-        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
-        emit BondReleased(owner, bond, locked);
+        _unlock(owner, bond);
         _pay(task, to, amount, escrow - amount);
     }
 
     /// @inheritdoc IStakeVault
-    function refundEscrow(TaskId task, address to, uint256 keep) external onlyLedger returns (uint256 amount) {
+    function refundEscrow(TaskId task, address to, uint256 keep)
+        external
+        onlyKeeperOf(task)
+        returns (uint256 amount)
+    {
         uint256 escrow = _escrows[task];
         require(keep <= escrow, InsufficientEscrow(task, escrow, keep));
         amount = escrow - keep;
@@ -157,14 +171,23 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakeVault
     function lockBond(address owner, uint256 amount) external onlyLedger returns (address payout) {
-        StakeAccount storage account = _accounts[owner];
-        (uint128 staked, uint128 locked) = (account.staked, account.locked);
-        require(amount <= staked - locked, InsufficientFreeStake(owner, staked - locked, amount));
-        // forge-lint: disable-next-line(unsafe-typecast)
-        locked += uint128(amount); // at most `staked`
-        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
-        emit BondLocked(owner, amount, locked);
+        _lock(owner, amount);
         return payoutOf(owner);
+    }
+
+    /// @inheritdoc IStakeVault
+    function lockSeats(address owner, uint256 amount) external onlyCommittee {
+        _seated[owner] += amount;
+        _lock(owner, amount);
+    }
+
+    /// @inheritdoc IStakeVault
+    function freeSeats(address owner, uint256 amount) external onlyCommittee {
+        // INVARIANT: the committee never unlocks what the ledger has locked.
+        uint256 seated = _seated[owner];
+        require(amount <= seated, InsufficientLockedStake(owner, seated, amount));
+        _seated[owner] = seated - amount;
+        _unlock(owner, amount);
     }
 
     /// @inheritdoc IStakeVault
@@ -203,6 +226,16 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     /// @inheritdoc IStakeVault
     function ledger() external view returns (address) {
         return _LEDGER;
+    }
+
+    /// @inheritdoc IStakeVault
+    function committee() external view returns (address) {
+        return _COMMITTEE;
+    }
+
+    /// @inheritdoc IStakeVault
+    function seatedOf(address owner) external view returns (uint256) {
+        return _seated[owner];
     }
 
     /// @inheritdoc IStakeVault
@@ -262,6 +295,26 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         _pull(msg.sender, amount);
     }
 
+    function _lock(address owner, uint256 amount) private {
+        StakeAccount storage account = _accounts[owner];
+        (uint128 staked, uint128 locked) = (account.staked, account.locked);
+        require(amount <= staked - locked, InsufficientFreeStake(owner, staked - locked, amount));
+        // forge-lint: disable-next-line(unsafe-typecast)
+        locked += uint128(amount); // at most `staked`
+        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
+        emit BondLocked(owner, amount, locked);
+    }
+
+    function _unlock(address owner, uint256 amount) private {
+        StakeAccount storage account = _accounts[owner];
+        (uint128 staked, uint128 locked) = (account.staked, account.locked);
+        require(amount <= locked, InsufficientLockedStake(owner, locked, amount));
+        // forge-lint: disable-next-line(unsafe-typecast)
+        locked -= uint128(amount); // at most `locked`
+        (account.staked, account.locked) = (staked, locked); // the whole word: nothing is read again
+        emit BondReleased(owner, amount, locked);
+    }
+
     function _withdraw(address to) private returns (uint256 amount) {
         amount = _credits[msg.sender];
         require(amount > 0, NothingToWithdraw(msg.sender));
@@ -291,6 +344,10 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     function _checkLedger() private view {
         require(msg.sender == _LEDGER, OnlyLedger(msg.sender));
+    }
+
+    function _checkCommittee() private view {
+        require(msg.sender == _COMMITTEE, OnlyCommittee(msg.sender));
     }
 
     function _sum(uint128 total, uint256 amount) private pure returns (uint128) {

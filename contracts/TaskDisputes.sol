@@ -7,7 +7,7 @@ import {TaskReader} from "./TaskReader.sol";
 import {IDisputeGame} from "./interfaces/IDisputeGame.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {TaskStorage} from "./libraries/TaskStorage.sol";
-import {AttemptKey, Root, TaskId, attemptKey} from "./types/Identifiers.sol";
+import {AttemptKey, Root, TaskId, attemptKey, attemptOf} from "./types/Identifiers.sol";
 
 /// @title The ledger's side of disputes: bonds, falls and what follows from them
 /// @dev INVARIANT: each bond leaves once. A challenger's ends with its game; a worker's with `finalise`, with its lease,
@@ -16,6 +16,7 @@ abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
     using TaskStorage for ITrainingLedger.Slot;
 
     mapping(AttemptKey key => TaskStorage.Fall) private _falls;
+    mapping(AttemptKey key => bool) private _shortened;
 
     modifier onlyDisputeGame() {
         require(msg.sender == _DISPUTE_GAME, OnlyDisputeGame(msg.sender));
@@ -103,6 +104,22 @@ abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
         uint256 awarded = winner == address(0) ? 0 : terms.bond / 2;
         emit FallAwarded(task, round, fall.worker, 0, attempt, winner, awarded, terms.bond - awarded);
         _VAULT.takeBond(fall.worker, terms.bond, terms.bond, winner, awarded);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function shortenWindow(AttemptKey key, Root stateRoot) external {
+        require(msg.sender == _COMMITTEE, OnlyAuditCommittee(msg.sender));
+        (TaskId task, uint32 round, uint32 attempt) = attemptOf(key);
+        Slot storage slot = _slot(task, round, 0);
+        bool stands = slot.attempt == attempt && slot.status == SlotStatus.Submitted && slot.stateRoot == stateRoot;
+        // INVARIANT: once for each attempt, because the floor is reckoned from the window's full length.
+        if (!stands || _shortened[key]) return;
+        _shortened[key] = true;
+        uint256 windowEnd = slot.deadline - _tasks[task].work.challengeWindow + windowFloor(task);
+        if (windowEnd < block.timestamp) windowEnd = block.timestamp;
+        if (windowEnd >= slot.deadline) return;
+        slot.deadline = uint40(windowEnd);
+        emit WindowShortened(task, round, 0, attempt, windowEnd);
     }
 
     /// @dev The next attempt of a slot, until `deadline` for `winner` only.

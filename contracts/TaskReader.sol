@@ -15,6 +15,7 @@ abstract contract TaskReader is ITrainingLedger {
 
     IStakeVault internal immutable _VAULT;
     address internal immutable _DISPUTE_GAME;
+    address internal immutable _COMMITTEE;
     uint96 internal immutable _MINIMUM_BOND;
     uint32 internal immutable _MINIMUM_WINDOW;
     uint32 internal immutable _MINIMUM_LEASE;
@@ -26,18 +27,21 @@ abstract contract TaskReader is ITrainingLedger {
 
     /// @param vault_ Holder of funds; its ledger must be this contract. May have no code yet.
     /// @param disputeGame_ The only address whose verdicts count.
+    /// @param committee_ The only address that may end a challenge window early.
     /// @param minimumBond_ Least bond of any task, in wei.
     /// @param minimumWindow_ Least challenge window of any task, in seconds.
     /// @param minimumLease_ Least lease of any task, in seconds.
     constructor(
         address vault_,
         address disputeGame_,
+        address committee_,
         uint96 minimumBond_,
         uint32 minimumWindow_,
         uint32 minimumLease_
     ) {
         require(vault_ != address(0), InvalidParameter("vault", 0));
         require(disputeGame_ != address(0), InvalidParameter("disputeGame", 0));
+        require(committee_ != address(0), InvalidParameter("auditCommittee", 0));
         require(minimumBond_ > 0, InvalidParameter("minimumBond", 0));
         bool windowGood = minimumWindow_ > 0 && minimumWindow_ <= TaskRules.MAXIMUM_PERIOD;
         require(windowGood, InvalidParameter("minimumWindow", minimumWindow_));
@@ -45,6 +49,7 @@ abstract contract TaskReader is ITrainingLedger {
         require(leaseGood, InvalidParameter("minimumLease", minimumLease_));
         _VAULT = IStakeVault(vault_);
         _DISPUTE_GAME = disputeGame_;
+        _COMMITTEE = committee_;
         _MINIMUM_BOND = minimumBond_;
         _MINIMUM_WINDOW = minimumWindow_;
         _MINIMUM_LEASE = minimumLease_;
@@ -58,6 +63,11 @@ abstract contract TaskReader is ITrainingLedger {
     /// @inheritdoc ITrainingLedger
     function disputeGame() external view returns (address) {
         return _DISPUTE_GAME;
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function auditCommittee() external view returns (address) {
+        return _COMMITTEE;
     }
 
     /// @inheritdoc ITrainingLedger
@@ -117,6 +127,12 @@ abstract contract TaskReader is ITrainingLedger {
         TaskStorage.Work memory work = _tasks[task].work;
         require(steps <= terms.stepsPerRound, WrongSteps(steps, work.minimumSteps, terms.stepsPerRound));
         return _pay(work, terms, round, steps, heldOutLoss);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function windowFloor(TaskId task) public view returns (uint32) {
+        uint32 lease = _terms(task).leaseSeconds;
+        return lease > _MINIMUM_WINDOW ? lease : _MINIMUM_WINDOW;
     }
 
     /// @inheritdoc ITrainingLedger

@@ -19,9 +19,14 @@ contract TrainingLedger is TaskDisputes {
     using TaskStorage for ITrainingLedger.Slot;
 
     /// @notice See `TaskReader` for the parameters.
-    constructor(address vault_, address disputeGame_, uint96 minimumBond_, uint32 minimumWindow_, uint32 minimumLease_)
-        TaskReader(vault_, disputeGame_, minimumBond_, minimumWindow_, minimumLease_)
-    {}
+    constructor(
+        address vault_,
+        address disputeGame_,
+        address committee_,
+        uint96 minimumBond_,
+        uint32 minimumWindow_,
+        uint32 minimumLease_
+    ) TaskReader(vault_, disputeGame_, committee_, minimumBond_, minimumWindow_, minimumLease_) {}
 
     /// @inheritdoc ITrainingLedger
     function postTask(TaskParameters calldata parameters, string calldata storeUrl)

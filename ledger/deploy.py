@@ -23,8 +23,8 @@ from ledger.errors import ChainError, SettingsError, SpecificationError, StaleDe
 from ledger.rpc import chain_id, endpoint
 from ledger.tx import TransactionSender
 
-RECORD_FORMAT = "trainledger/deployment/2"
-_OLDER_FORMATS = ("trainledger/deployment/1",)
+RECORD_FORMAT = "trainledger/deployment/3"
+_OLDER_FORMATS = ("trainledger/deployment/1", "trainledger/deployment/2")
 _DAY = 24 * 3600
 # Field of the record -> contract; a token of somebody else's is checked for code only.
 _CONTRACTS = {
@@ -33,6 +33,7 @@ _CONTRACTS = {
     "ledger": "TrainingLedger",
     "game": "DisputeGame",
     "referee": "StepReferee",
+    "committee": "AuditCommittee",
 }
 _FRESH = "Deploy again with `trainledger deploy`, or name another record with --deployment."
 
@@ -46,6 +47,8 @@ class DeploymentParameters:
         minimum_bond, minimum_window, minimum_lease: the least that any task may ask for.
         minimum_clock: least time that each side of a dispute has in all; long leases give more (docs/dispute.md).
         minimum_move: time that a side has for each move, however little is left on its clock.
+        seat_stake: of a seat that auditors are drawn from. seat_age: for which it must have been taken to count.
+        reveal_seconds: that drawn auditors have to reveal in (docs/auditors.md).
         token_supply: minted to the deployer; without effect where a token is given.
     """
 
@@ -55,6 +58,9 @@ class DeploymentParameters:
     minimum_lease: int
     minimum_clock: int
     minimum_move: int
+    seat_stake: int
+    seat_age: int
+    reveal_seconds: int
     token_supply: int = 10**27
 
 
@@ -62,13 +68,23 @@ class DeploymentParameters:
 # a thousand million tokens, is for handing out.
 # A dispute's clocks stop for nobody, so they leave a busy machine the time to recompute a segment.
 LOCAL_PARAMETERS = DeploymentParameters(
-    unbonding_delay=30, minimum_bond=10**15, minimum_window=2, minimum_lease=2, minimum_clock=120, minimum_move=30
+    unbonding_delay=30,
+    minimum_bond=10**15,
+    minimum_window=2,
+    minimum_lease=2,
+    minimum_clock=120,
+    minimum_move=30,
+    seat_stake=10**18,
+    seat_age=2,
+    reveal_seconds=20,
 )
 
 # For a chain shared with strangers. A week of unbonding outlasts any sensible window, so that stake cannot leave before
 # what it vouched for is judged; an hour of window lets a watcher in an outage or a congested chain still answer; a
 # lease of ten minutes keeps claims from being churned; a bond of one token makes each claim cost something to waste.
 # In a dispute an hour on each clock leaves room for some recomputing, and ten minutes for each move outlast a crash.
+# A seat costs as much as a serious bond and counts after a day, so that nobody enrols for one audit; half an hour to
+# reveal outlasts a crash too.
 PUBLIC_PARAMETERS = DeploymentParameters(
     unbonding_delay=7 * _DAY,
     minimum_bond=10**18,
@@ -76,6 +92,9 @@ PUBLIC_PARAMETERS = DeploymentParameters(
     minimum_lease=600,
     minimum_clock=3600,
     minimum_move=600,
+    seat_stake=100 * 10**18,
+    seat_age=_DAY,
+    reveal_seconds=1800,
 )
 
 
@@ -95,6 +114,7 @@ class Deployment:
     ledger: str
     game: str
     referee: str
+    committee: str
     block_number: int
     block_hash: str
     artifact_hashes: Mapping[str, str]
@@ -132,7 +152,7 @@ class Deployment:
         names = {field.name for field in fields(cls)}
         if isinstance(document, dict) and document.get("format") in _OLDER_FORMATS:
             raise StaleDeployment(
-                f"The deployment record {file} is of an older trainledger, without a dispute game.", remedy=_FRESH
+                f"The deployment record {file} is of an older trainledger, whose contracts were others.", remedy=_FRESH
             )
         if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
             raise SettingsError(f"{file} is not a record of format {RECORD_FORMAT}.", remedy=_FRESH)
@@ -213,10 +233,10 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, ledger, dispute game and its referee, and the token unless one is given.
+    """Deploys vault, ledger, dispute game and its referee, audit committee, and the token unless one is given.
 
-    Vault, game and ledger know each other by immutable addresses, so the first two are told the ledger's before it
-    exists: the address of a contract follows from its deployer and nonce.
+    Vault, game, committee and ledger know each other by immutable addresses, so some are told others' before those
+    exist: the address of a contract follows from its deployer and nonce.
 
     Args:
         token: an existing ERC-20 that moves exact amounts and can be burned.
@@ -235,19 +255,22 @@ def deploy(
     token = Web3.to_checksum_address(token)
     referee, _ = _create(sender, artifacts["StepReferee"], b"")
     nonce = web3.eth.get_transaction_count(owner, "pending")
-    ledger = predict_address(owner, nonce + 2)
+    committee, ledger = predict_address(owner, nonce + 1), predict_address(owner, nonce + 3)
+    controllers = [token, ledger, committee, parameters.unbonding_delay]
     vault, _ = _create(
-        sender,
-        artifacts["StakeVault"],
-        abi_encode(["address", "address", "uint64"], [token, ledger, parameters.unbonding_delay]),
+        sender, artifacts["StakeVault"], abi_encode(["address", "address", "address", "uint64"], controllers)
+    )
+    seats = [vault, ledger, parameters.seat_stake, parameters.seat_age, parameters.reveal_seconds]
+    _create(
+        sender, artifacts["AuditCommittee"], abi_encode(["address", "address", "uint96", "uint32", "uint32"], seats)
     )
     clocks = [ledger, referee, parameters.minimum_clock, parameters.minimum_move]
     game, _ = _create(sender, artifacts["DisputeGame"], abi_encode(["address", "address", "uint32", "uint32"], clocks))
-    limits = [vault, game, parameters.minimum_bond, parameters.minimum_window, parameters.minimum_lease]
+    limits = [vault, game, committee, parameters.minimum_bond, parameters.minimum_window, parameters.minimum_lease]
     actual, receipt_block = _create(
         sender,
         artifacts["TrainingLedger"],
-        abi_encode(["address", "address", "uint96", "uint32", "uint32"], limits),
+        abi_encode(["address", "address", "address", "uint96", "uint32", "uint32"], limits),
     )
     if actual != ledger:
         raise ChainError(
@@ -263,6 +286,7 @@ def deploy(
         ledger=ledger,
         game=game,
         referee=referee,
+        committee=committee,
         block_number=number,
         block_hash=block_hash,
         artifact_hashes={name: artifacts[name].code_hash() for name in own},

@@ -1,4 +1,4 @@
-"""Logs of ledger, vault, token and dispute game, fetched in pieces and decoded with the artifacts' ABIs."""
+"""Logs of all contracts of a deployment, fetched in pieces and decoded with the artifacts' ABIs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from ledger.errors import ChainError
 from ledger.rpc import endpoint
 from ledger.types import Event
 
-_SOURCES = {"token": "TrainingToken", "vault": "StakeVault", "ledger": "TrainingLedger", "game": "DisputeGame"}
+_SOURCES = {
+    "token": "TrainingToken",
+    "vault": "StakeVault",
+    "ledger": "TrainingLedger",
+    "game": "DisputeGame",
+    "committee": "AuditCommittee",
+}
 
 
 def event_names(artifacts: Mapping[str, Artifact] | None = None) -> dict[str, list[str]]:

@@ -46,11 +46,13 @@ class LedgerReader:
         self._vault = self._contract("StakeVault", deployment.vault)
         self._ledger = self._contract("TrainingLedger", deployment.ledger)
         self._game = self._contract("DisputeGame", deployment.game)
+        self._committee = self._contract("AuditCommittee", deployment.committee)
         self._names = {
             deployment.token: "TrainingToken",
             deployment.vault: "StakeVault",
             deployment.ledger: "TrainingLedger",
             deployment.game: "DisputeGame",
+            deployment.committee: "AuditCommittee",
         }
         self._symbol: str | None = None
         self._behind_seconds = _BEHIND_SECONDS

@@ -20,7 +20,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 SNAPSHOTS = PROJECT / "snapshots"
-CONTRACTS = ("DisputeGame", "StepReferee", "StakeVault", "TrainingLedger", "TrainingToken")
+CONTRACTS = ("AuditCommittee", "DisputeGame", "StepReferee", "StakeVault", "TrainingLedger", "TrainingToken")
 LARGEST_RUNTIME = 24_576  # EIP-170
 
 

@@ -4,13 +4,15 @@ pragma solidity ^0.8.28;
 import {TaskId} from "../types/Identifiers.sol";
 
 /// @title The only holder of funds: stakes, task escrows and credits to be pulled
-/// @notice Amounts are wei of the token. The vault knows one ledger, fixed at deployment, and nobody else can move
-/// escrow or bonds. There is no owner and no way to pause or upgrade.
+/// @notice Amounts are wei of the token. The vault knows one ledger and one audit committee, fixed at deployment. Only
+/// the ledger moves tasks' escrows and bonds; only the committee moves audit budgets (escrows whose number has the
+/// highest bit set) and the stake of seats. There is no owner and no way to pause or upgrade.
 /// @dev Solvency invariant: `token.balanceOf(vault) >= totalStaked() + totalOwed()` at every moment.
 /// The token must move exactly the amount asked for (no fee on transfer, no rebasing); tokens sent to the vault by
 /// mistake are lost.
 interface IStakeVault {
-    /// @notice What an account has staked. `locked` is the part of `staked` that stands as bond for running claims.
+    /// @notice What an account has staked. `locked` is the part of `staked` that stands as bond for running claims and
+    /// games, or for seats of auditors.
     struct StakeAccount {
         uint128 staked;
         uint128 locked;
@@ -37,6 +39,8 @@ interface IStakeVault {
 
     /// @notice Thrown when anybody but the ledger calls a function reserved for it.
     error OnlyLedger(address caller);
+    /// @notice Thrown when anybody but the audit committee calls a function reserved for it.
+    error OnlyCommittee(address caller);
     /// @notice Thrown when an amount of zero is given.
     error ZeroAmount();
     /// @notice Thrown when an address argument is zero.
@@ -86,14 +90,15 @@ interface IStakeVault {
     /// @notice Sends all of the caller's credit to `to`.
     function withdrawTo(address to) external returns (uint256 amount);
 
-    /// @notice Ledger only: pulls a task's whole reward from the requester.
+    /// @notice Ledger only: pulls a task's whole reward from the requester. For an audit budget: committee only.
     function openEscrow(TaskId task, address requester, uint256 amount) external;
 
     /// @notice Ledger only: turns escrow of a task into credit of `to` (nothing where `amount` is zero) and unlocks a
     /// bond, in one call.
     function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external;
 
-    /// @notice Ledger only: turns whatever is left of a task's escrow, but for `keep`, into credit of `to`.
+    /// @notice Ledger only: turns whatever is left of a task's escrow, but for `keep`, into credit of `to`. For an audit
+    /// budget: committee only.
     function refundEscrow(TaskId task, address to, uint256 keep) external returns (uint256 amount);
 
     /// @notice Ledger only: locks free stake as a bond.
@@ -105,12 +110,21 @@ interface IStakeVault {
     /// @dev INVARIANT: awarded <= taken / 2, whoever calls: disputing oneself never pays.
     function takeBond(address owner, uint256 bond, uint256 taken, address winner, uint256 awarded) external;
 
+    /// @notice Committee only: locks free stake for seats.
+    function lockSeats(address owner, uint256 amount) external;
+
+    /// @notice Committee only: unlocks stake that it has locked for seats.
+    function freeSeats(address owner, uint256 amount) external;
+
     function token() external view returns (address);
     function ledger() external view returns (address);
+    function committee() external view returns (address);
     function unbondingDelay() external view returns (uint64);
     function stakeOf(address owner) external view returns (StakeAccount memory);
     function unbondingOf(address owner) external view returns (Unbonding memory);
     function isOperator(address owner, address operator) external view returns (bool);
+    /// @notice The part of an owner's locked stake that is locked for seats.
+    function seatedOf(address owner) external view returns (uint256);
     function payoutOf(address owner) external view returns (address);
     function escrowOf(TaskId task) external view returns (uint256);
     function creditOf(address account) external view returns (uint256);

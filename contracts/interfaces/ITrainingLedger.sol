@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {Root, TaskId} from "../types/Identifiers.sol";
+import {AttemptKey, Root, TaskId} from "../types/Identifiers.sol";
 import {IDisputeGame} from "./IDisputeGame.sol";
 
 /// @title Tasks, rounds, slots, leases, submissions and checkpoint lineage
@@ -217,6 +217,11 @@ interface ITrainingLedger {
         uint256 burned
     );
 
+    /// @notice Drawn auditors agreed with a submission: its challenge window now ends at `windowEnd`.
+    event WindowShortened(
+        TaskId indexed task, uint32 indexed round, uint32 slot, uint32 attempt, uint256 windowEnd
+    );
+
     /// @notice Thrown when a task number was never given out.
     error UnknownTask(TaskId task);
     /// @notice Thrown at posting; `field` is the parameter's name and `value` what it was.
@@ -225,6 +230,8 @@ interface ITrainingLedger {
     error OnlyRequester(address caller, address requester);
     /// @notice Thrown when anybody but the dispute game reports a game.
     error OnlyDisputeGame(address caller);
+    /// @notice Thrown when anybody but the audit committee ends a window early.
+    error OnlyAuditCommittee(address caller);
     /// @notice Thrown when a task takes no more claims.
     error TaskIsClosed(TaskId task);
     /// @notice Thrown when a round is claimed whose turn it is not (`current` equals the number of rounds at the end).
@@ -332,8 +339,16 @@ interface ITrainingLedger {
         address challenger
     ) external;
 
+    /// @notice Audit committee only: ends the challenge window of a submission at its floor, or now where that is over;
+    /// once for each attempt. Without effect where the slot has no such submission any more.
+    function shortenWindow(AttemptKey attempt, Root stateRoot) external;
+
     function vault() external view returns (address);
     function disputeGame() external view returns (address);
+    function auditCommittee() external view returns (address);
+    /// @notice Seconds after a submission before which its window never ends: the task's lease, or the deployment's
+    /// least window where that is longer.
+    function windowFloor(TaskId task) external view returns (uint32);
     function minimumBond() external view returns (uint96);
     function minimumWindow() external view returns (uint32);
     function minimumLease() external view returns (uint32);

@@ -12,6 +12,8 @@ contract LedgerPostTest is Fixture {
         _construct(address(0), address(1), 1, 1, 1);
         _expectInvalid("disputeGame", 0);
         _construct(address(1), address(0), 1, 1, 1);
+        _expectInvalid("auditCommittee", 0);
+        _construct(address(1), address(1), address(0), 1, 1, 1);
         _expectInvalid("minimumBond", 0);
         _construct(address(1), address(1), 0, 1, 1);
         _expectInvalid("minimumWindow", 0);
@@ -231,6 +233,12 @@ contract LedgerPostTest is Fixture {
     }
 
     function _construct(address vault_, address game_, uint96 bond, uint32 window, uint32 lease) private {
-        this.construct("TrainingLedger.sol:TrainingLedger", abi.encode(vault_, game_, bond, window, lease));
+        _construct(vault_, game_, address(1), bond, window, lease);
+    }
+
+    function _construct(address vault_, address game_, address committee_, uint96 bond, uint32 window, uint32 lease)
+        private
+    {
+        this.construct("TrainingLedger.sol:TrainingLedger", abi.encode(vault_, game_, committee_, bond, window, lease));
     }
 }

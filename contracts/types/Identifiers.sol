@@ -37,6 +37,19 @@ function slotKey(TaskId task, uint32 round, uint32 slot) pure returns (SlotKey) 
     return SlotKey.wrap((uint256(TaskId.unwrap(task)) << 64) | (uint256(round) << 32) | uint256(slot));
 }
 
+/// @notice The vault's number of the escrow that a task's audits are paid from: the task's, with the highest bit set.
+/// Tasks are counted from 1, so no task ever gets such a number.
+function auditBudget(TaskId task) pure returns (TaskId) {
+    return TaskId.wrap(TaskId.unwrap(task) | (uint64(1) << 63));
+}
+
+/// @notice The task, round and attempt that a key names; its slot is in the key alone.
+function attemptOf(AttemptKey key) pure returns (TaskId task, uint32 round, uint32 attempt) {
+    uint256 word = AttemptKey.unwrap(key);
+    // forge-lint: disable-next-line(unsafe-typecast)
+    return (TaskId.wrap(uint64(word >> 96)), uint32(word >> 64), uint32(word)); // its fields, each of its own width
+}
+
 /// @notice The storage key of an attempt of a slot.
 function attemptKey(TaskId task, uint32 round, uint32 slot, uint32 attempt) pure returns (AttemptKey) {
     return AttemptKey.wrap((SlotKey.unwrap(slotKey(task, round, slot)) << 32) | uint256(attempt));

@@ -48,6 +48,15 @@ def deploy(
     minimum_lease: Annotated[int | None, typer.Option(help="Least lease, in seconds.", min=1, max=_YEAR)] = None,
     minimum_clock: MinimumClock = None,
     minimum_move: MinimumMove = None,
+    seat_stake: Annotated[
+        str | None, typer.Option(help="Stake of an auditor's seat, in tokens.", metavar="AMOUNT")
+    ] = None,
+    seat_age: Annotated[
+        int | None, typer.Option(help="Seconds after which a seat can be drawn.", min=1, max=_YEAR)
+    ] = None,
+    reveal_seconds: Annotated[
+        int | None, typer.Option(help="Seconds that drawn auditors have to reveal in.", min=1, max=_YEAR)
+    ] = None,
     supply: Annotated[
         str | None, typer.Option(help="Tokens minted to the account, where no --token is given.", metavar="AMOUNT")
     ] = None,
@@ -61,9 +70,9 @@ def deploy(
     Nobody can change these numbers afterwards, nor the contracts: there is no owner. Defaults suit a public chain (a
     week of unbonding, an hour of window, an hour on each clock of a dispute) or, on the local chain, a quick try.
 
-    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `referee`, `deployer`, `block`, `unbonding_delay`,
-    `minimum_bond`, `minimum_window`, `minimum_lease`, `minimum_clock`, `minimum_move` and `record`, the path of the
-    record.
+    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `referee`, `committee`, `deployer`, `block`,
+    `unbonding_delay`, `minimum_bond`, `minimum_window`, `minimum_lease`, `minimum_clock`, `minimum_move`, `seat_stake`,
+    `seat_age`, `reveal_seconds` and `record`, the path of the record.
 
     Example: `trainledger deploy --rpc-url https://… --account alice --minimum-bond 5`
     """
@@ -83,6 +92,9 @@ def deploy(
         "minimum_bond": None if minimum_bond is None else _within(minimum_bond, "--minimum-bond", UINT96_MAX),
         "minimum_window": minimum_window,
         "minimum_lease": minimum_lease,
+        "seat_stake": None if seat_stake is None else _within(seat_stake, "--seat-stake", UINT96_MAX),
+        "seat_age": seat_age,
+        "reveal_seconds": reveal_seconds,
         "token_supply": None if supply is None else _within(supply, "--supply", _UINT128_MAX),
     }
     parameters = with_clocks(
@@ -171,6 +183,7 @@ def deployment_document(deployment: Deployment, directory: Path) -> dict[str, An
         "token": deployment.token,
         "game": deployment.game,
         "referee": deployment.referee,
+        "committee": deployment.committee,
         "deployer": deployment.deployer,
         "block": deployment.block_number,
         "unbonding_delay": fixed.unbonding_delay,
@@ -179,13 +192,17 @@ def deployment_document(deployment: Deployment, directory: Path) -> dict[str, An
         "minimum_lease": fixed.minimum_lease,
         "minimum_clock": fixed.minimum_clock,
         "minimum_move": fixed.minimum_move,
+        "seat_stake": amount(fixed.seat_stake),
+        "seat_age": fixed.seat_age,
+        "reveal_seconds": fixed.reveal_seconds,
         "record": str(directory / "deployment.json"),
     }
 
 
 def print_deployment(console: Console, document: dict[str, Any]) -> None:
     """The same for people."""
-    shown = document | {"minimum_bond": document["minimum_bond"]["tokens"] + " tokens"}
-    for name in ("unbonding_delay", "minimum_window", "minimum_lease", "minimum_clock", "minimum_move"):
-        shown[name] = f"{shown[name]} seconds"
+    shown = document | {name: document[name]["tokens"] + " tokens" for name in ("minimum_bond", "seat_stake")}
+    for name in shown:
+        if name.endswith(("_delay", "_window", "_lease", "_clock", "_move", "_age", "_seconds")):
+            shown[name] = f"{shown[name]} seconds"
     console.print(table(["", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))

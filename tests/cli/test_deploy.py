@@ -38,6 +38,8 @@ def test_deploy_writes_a_record_that_works(
     assert (record.parameters.minimum_clock, record.parameters.minimum_move) == (90, 12)
     assert (document["minimum_clock"], document["minimum_move"]) == (90, 12)
     assert (document["referee"], document["game"]) == (record.referee, record.game)
+    assert document["committee"] == record.committee
+    assert (document["seat_stake"]["tokens"], document["seat_age"], document["reveal_seconds"]) == ("1", 2, 20)
     assert sorted(path.stem for path in (fresh.deployment or Path()).glob("abi/*.json"))[-1] == "TrainingToken"
     assert fresh.json("account", "show", "alice")["tokens_held"]["tokens"] == "1234.5"
     assert fresh.json("task", "list") == []
@@ -58,9 +60,9 @@ def test_record_of_an_older_version_is_named_and_may_be_replaced(
 ) -> None:
     account("alice")
     file = Path(fresh.json("deploy", "--account", "alice")["record"])
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": "trainledger/deployment/1"}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": "trainledger/deployment/2"}))
     assert fresh.fail(3, "task", "list") == (
-        f"The deployment record {file} is of an older trainledger, without a dispute game."
+        f"The deployment record {file} is of an older trainledger, whose contracts were others."
     )
     assert fresh.json("deploy", "--account", "alice")["chain_id"] == 31337
     assert fresh.json("task", "list") == []

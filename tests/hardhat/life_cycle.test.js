@@ -45,9 +45,12 @@ async function deployAll(provider) {
   const referee = await make("StepReferee");
   const nonce = await provider.getTransactionCount(owner.address);
   const ledgerAddress = getCreateAddress({ from: owner.address, nonce: nonce + 2 });
+  const committeeAddress = getCreateAddress({ from: owner.address, nonce: nonce + 3 });
   const game = await make("DisputeGame", ledgerAddress, referee.target, CLOCK, MOVE);
-  const vault = await make("StakeVault", token.target, ledgerAddress, 3600);
-  const ledger = await make("TrainingLedger", vault.target, game.target, parseEther("1"), 60, 10);
+  const vault = await make("StakeVault", token.target, ledgerAddress, committeeAddress, 3600);
+  const ledger = await make("TrainingLedger", vault.target, game.target, committeeAddress, parseEther("1"), 60, 10);
+  const committee = await make("AuditCommittee", vault.target, ledgerAddress, parseEther("5"), 60, 60);
+  assert.equal(committee.target, committeeAddress);
   assert.equal(ledger.target, ledgerAddress);
   for (const person of [requester, worker, other]) {
     await (await token.transfer(person.address, parseEther("1000"))).wait();

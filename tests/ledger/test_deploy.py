@@ -95,6 +95,7 @@ def test_publish_and_load_give_the_same_record(deployment: Deployment, tmp_path:
     contract = web3.eth.contract(address=record["ledger"], abi=abi)
     assert contract.functions.vault().call() == record["vault"]
     assert sorted(path.name for path in (tmp_path / "abi").iterdir()) == [
+        "AuditCommittee.json",
         "DisputeGame.json",
         "StakeVault.json",
         "StepReferee.json",
@@ -112,7 +113,7 @@ def test_load_missing_record_says_what_to_do(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda record: record.pop("vault"), "lacks vault"),
-        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/2"),
+        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/3"),
         (lambda record: record.update(ledger="0x12"), "is damaged"),
         (lambda record: record["parameters"].pop("minimum_bond"), "is damaged"),
     ],
@@ -127,11 +128,11 @@ def test_load_damaged_record_is_named(
         Deployment.load(tmp_path)
 
 
-def test_load_record_of_the_first_format_is_stale(deployment: Deployment, tmp_path: Path) -> None:
-    record = json.loads(deployment.to_json()) | {"format": "trainledger/deployment/1"}
-    del record["referee"]
+def test_load_record_of_an_older_format_is_stale(deployment: Deployment, tmp_path: Path) -> None:
+    record = json.loads(deployment.to_json()) | {"format": "trainledger/deployment/2"}
+    del record["committee"]
     (tmp_path / "deployment.json").write_text(json.dumps(record))
-    with pytest.raises(StaleDeployment, match=r"is of an older trainledger, without a dispute game.*Deploy again"):
+    with pytest.raises(StaleDeployment, match=r"is of an older trainledger, whose contracts were others.*Deploy again"):
         Deployment.load(tmp_path)
 
 

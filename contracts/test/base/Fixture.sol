@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IStakeVault} from "../../interfaces/IStakeVault.sol";
+import {IAuditCommittee} from "../../interfaces/IAuditCommittee.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {ITrainingToken} from "./ITrainingToken.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
@@ -19,6 +20,9 @@ abstract contract Fixture {
     uint96 internal constant MINIMUM_BOND = 1 ether;
     uint32 internal constant MINIMUM_WINDOW = 60;
     uint32 internal constant MINIMUM_LEASE = 10;
+    uint96 internal constant SEAT_STAKE = 3 ether;
+    uint32 internal constant SEAT_AGE = 300;
+    uint32 internal constant REVEAL_SECONDS = 120;
 
     uint96 internal constant REWARD = 10 ether;
     uint96 internal constant BOND = 5 ether;
@@ -42,6 +46,7 @@ abstract contract Fixture {
     IStakeVault internal vault;
     ITrainingLedger internal ledger;
     DecidedDisputeGame internal game;
+    IAuditCommittee internal committee;
 
     function setUp() public virtual {
         vm.warp(1_800_000_000);
@@ -54,7 +59,7 @@ abstract contract Fixture {
         stakeAs(OTHER, 100 ether);
     }
 
-    /// @dev As a real deployment does it: the three contracts know each other by addresses computed before. The code is
+    /// @dev As a real deployment does it: the four contracts know each other by addresses computed before. The code is
     /// that of the compiled artifacts; `new` would compile the whole ledger again into every test contract.
     function deploy(ITrainingToken token_) internal {
         token = token_;
@@ -62,13 +67,17 @@ abstract contract Fixture {
         address vaultAddress = vm.computeCreateAddress(address(this), nonce);
         address ledgerAddress = vm.computeCreateAddress(address(this), nonce + 1);
         address gameAddress = vm.computeCreateAddress(address(this), nonce + 2);
-        bytes memory vaultArguments = abi.encode(token, ledgerAddress, UNBONDING_DELAY);
+        address committeeAddress = vm.computeCreateAddress(address(this), nonce + 3);
+        bytes memory vaultArguments = abi.encode(token, ledgerAddress, committeeAddress, UNBONDING_DELAY);
         bytes memory ledgerArguments =
-            abi.encode(vaultAddress, gameAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
+            abi.encode(vaultAddress, gameAddress, committeeAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
         vault = IStakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
         ledger = ITrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
         game = DecidedDisputeGame(deployGame());
+        bytes memory committeeArguments = abi.encode(vault, ledger, SEAT_STAKE, SEAT_AGE, REVEAL_SECONDS);
+        committee = IAuditCommittee(vm.deployCode("AuditCommittee.sol:AuditCommittee", committeeArguments));
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
+        require(address(committee) == committeeAddress, "committee");
     }
 
     function deployGame() internal virtual returns (address) {
