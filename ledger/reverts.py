@@ -54,12 +54,22 @@ _REMEDIES: Mapping[str, str] = {
     "WindowOver": "A submission can be challenged only until its challenge window ends.",
     "WrongPosition": "The game has moved on, or the chain was reorganised; look at it again.",
     "WrongState": "The slot holds another state now; look at it again.",
+    "NotSubmitted": "The slot holds another submission now, or none; look at it again.",
+    "NoTimeForAudit": "Ask sooner after a submission, or post tasks whose window is longer than lease and reveal.",
+    "BudgetTooSmall": "Add to the task's audit budget with `trainledger auditor fund`.",
+    "TooFewSeats": "Wait until there are more auditors, or take seats with `trainledger auditor enrol`.",
+    "WrongFee": "Name the fee that the budget was opened with; `trainledger auditor budget` shows it.",
+    "OnlyRequesterOpensBudget": "Let the task's requester open its audit budget first.",
+    "TaskStillRuns": "The budget comes back when the task is complete or closed.",
+    "SeatBusy": "Its owner has committed in an audit; try again after that time.",
+    "WrongSeatCount": "Take at least one seat and no more than the most at once.",
 }
 
 # Which arguments of an error are wei of the token. The ABI does not tell amounts from other numbers.
 AMOUNTS: Mapping[str, frozenset[str]] = {
     "AmountTooLarge": frozenset({"amount"}),
     "AwardTooLarge": frozenset({"taken", "awarded"}),
+    "BudgetTooSmall": frozenset({"free", "needed"}),
     "ERC20InsufficientAllowance": frozenset({"allowance", "needed"}),
     "ERC20InsufficientBalance": frozenset({"balance", "needed"}),
     "InsufficientEscrow": frozenset({"escrow", "needed"}),
@@ -67,6 +77,7 @@ AMOUNTS: Mapping[str, frozenset[str]] = {
     "InsufficientLockedStake": frozenset({"locked", "needed"}),
     "StakeTooSmall": frozenset({"staked", "minimumStake"}),
     "WrongAmountReceived": frozenset({"asked", "received"}),
+    "WrongFee": frozenset({"given", "expected"}),
 }
 # The same for the parameters that InvalidParameter is about.
 _AMOUNT_FIELDS = frozenset({"bond", "leaseFee", "minimumBond", "minimumStake", "slotReward"})

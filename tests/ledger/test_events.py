@@ -123,6 +123,10 @@ def test_fetch_events_unknown_name_is_an_error(web3: Web3, deployment: Deploymen
 
 def test_event_names_are_the_interfaces(artifacts: dict[str, Artifact]) -> None:
     names = event_names(artifacts)
-    for interface, contract in (("ITrainingLedger", "TrainingLedger"), ("IStakeVault", "StakeVault")):
+    for interface, contract in (
+        ("ITrainingLedger", "TrainingLedger"),
+        ("IStakeVault", "StakeVault"),
+        ("IAuditCommittee", "AuditCommittee"),
+    ):
         declared = {entry["name"] for entry in artifacts[interface].abi if entry["type"] == "event"}
         assert declared <= set(names[contract])
