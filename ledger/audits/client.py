@@ -7,6 +7,7 @@ from web3 import Web3
 from ledger.audits.records import Audit, Ballot, Budget, Seat, attempt_key, split_key
 from ledger.disputes.client import DisputeClient
 from ledger.errors import ContractReverted
+from ledger.events import fetch_events
 from ledger.tx import Receipt
 
 __all__ = ["CommitteeClient"]
@@ -114,6 +115,16 @@ class CommitteeClient(DisputeClient):
     def audit(self, key: int) -> Audit:
         """The audit of an attempt as the contract keeps it; all zero where nobody has asked for one."""
         return Audit(key, *self._read(self._committee.functions.getAudit(key)))
+
+    def audits_of(self, task: int) -> list[int]:
+        """Keys of all audits of a task that were ever asked for, oldest first.
+
+        Raises:
+            ChainError: the node does not keep logs that far back.
+        """
+        events = fetch_events(self.web3, self.deployment, names={"AuditRequested"}, artifacts=self.artifacts)
+        keys = [int(str(event.arguments["audit"])) for event in events]
+        return [key for key in keys if split_key(key)[0] == task]
 
     def ballot(self, key: int, auditor: str) -> Ballot:
         """An auditor's part in an audit."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ledger.cli import account_keys, account_stake, checkpoints, deployment, disputes, earnings, local, tasks
+from ledger.cli import account_keys, account_stake, auditors, checkpoints, deployment, disputes, earnings, local, tasks
 from ledger.cli.common import CommandApp, root_app
-from ledger.cli.groups import account_app, checkpoint_app, dispute_app, task_app
+from ledger.cli.groups import account_app, auditor_app, checkpoint_app, dispute_app, task_app
 
-__all__ = ["account_app", "checkpoint_app", "dispute_app", "make_app", "task_app"]
+__all__ = ["account_app", "auditor_app", "checkpoint_app", "dispute_app", "make_app", "task_app"]
 
 
 for _module in (account_keys, account_stake):
@@ -14,6 +14,7 @@ for _module in (account_keys, account_stake):
 tasks.register(task_app)
 checkpoints.register(checkpoint_app)
 disputes.register(dispute_app)
+auditors.register(auditor_app)
 
 
 def make_app() -> CommandApp:
@@ -24,6 +25,6 @@ def make_app() -> CommandApp:
     )
     for module in (local, deployment, earnings):
         module.register(app)
-    for group in (account_app, task_app, checkpoint_app, dispute_app):
+    for group in (account_app, task_app, checkpoint_app, dispute_app, auditor_app):
         app.add_typer(group)
     return app

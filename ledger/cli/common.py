@@ -33,6 +33,7 @@ from ledger.settings import Settings, load_settings
 if TYPE_CHECKING:
     from web3 import Web3
 
+    from ledger.audits.client import CommitteeClient
     from ledger.client import LedgerClient
     from ledger.deploy import Deployment
     from ledger.disputes.client import DisputeClient
@@ -110,6 +111,12 @@ class CommandContext(Output):
         from ledger.cli.connection import make_disputes
 
         return make_disputes(self, signing=signing)
+
+    def committee(self, *, signing: bool = False) -> CommitteeClient:
+        """As `disputes`, with the audits."""
+        from ledger.cli.connection import make_committee
+
+        return make_committee(self, signing=signing)
 
     def events(self, names: Sequence[str]) -> Iterator[Event]:
         """All events of these names since the deployment, oldest first."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from web3 import Web3
 
+from ledger.audits.client import CommitteeClient
 from ledger.client import LedgerClient
 from ledger.compile import compile_contracts
 from ledger.deploy import Deployment
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ledger.cli.common import CommandContext
     from ledger.keys import Wallet
 
-__all__ = ["deployment_directory", "load_deployment", "make_client", "make_disputes", "make_sender"]
+__all__ = ["deployment_directory", "load_deployment", "make_client", "make_committee", "make_disputes", "make_sender"]
 
 
 def deployment_directory(settings: Settings, web3: Web3) -> Path:
@@ -63,6 +64,12 @@ def make_disputes(context: CommandContext, *, signing: bool) -> DisputeClient:
     """As `make_client`, with the games."""
     sender = _sender(context) if signing else None
     return DisputeClient(context.web3, context.deployment, sender)
+
+
+def make_committee(context: CommandContext, *, signing: bool) -> CommitteeClient:
+    """As `make_disputes`, with the audits."""
+    sender = _sender(context) if signing else None
+    return CommitteeClient(context.web3, context.deployment, sender)
 
 
 def _sender(context: CommandContext) -> TransactionSender:

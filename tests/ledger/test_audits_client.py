@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import pytest
-from eth_utils.crypto import keccak
-from life import ETHER, LOSS, TENSORS, claim, parameters, submit
+from audit_world import FEE, SALT, TRACE, WINDOW, World, commit, drawn
+from life import LOSS, TENSORS, claim, parameters, submit
 from states import make_state
 from web3 import Web3
 
 from ledger.anvil import LocalChain
-from ledger.audits.client import CommitteeClient
 from ledger.audits.records import (
     KNOWN_BLOCKS,
     VOTES,
-    Audit,
     Stage,
     attempt_key,
     commitment_of,
@@ -27,80 +24,27 @@ from ledger.compile import Artifact
 from ledger.deploy import Deployment
 from ledger.errors import ContractReverted, InsufficientFunds
 from ledger.keys import Wallet
-from ledger.reverts import ErrorDecoder
 from ledger.rpc import rpc
-from ledger.tx import TransactionSender
 from ledger.types import Task
 
 pytestmark = [pytest.mark.chain, pytest.mark.usefixtures("solvent")]
-
-FEE = ETHER // 4
-WINDOW = 1200
-TRACE, SALT = b"\x07" * 32, b"\x08" * 32
-
-
-@dataclass
-class World:
-    """Two auditors with seats, a requester whose task has a budget, and a submission of its first round."""
-
-    web3: Web3
-    deployment: Deployment
-    artifacts: dict[str, Artifact]
-    chain: LocalChain
-
-    def client(self, name: str) -> CommitteeClient:
-        return self.of(Wallet.from_private_key(keccak(text=f"audits {name}").hex(), name=name))
-
-    def of(self, wallet: Wallet) -> CommitteeClient:
-        sender = TransactionSender(self.web3, wallet, errors=ErrorDecoder(self.artifacts))
-        return CommitteeClient(self.web3, self.deployment, sender, artifacts=self.artifacts)
-
-    def people(self, deployer: Wallet) -> tuple[Task, bytes]:
-        rich = self.of(deployer)
-        for name in ("requester", "worker", "anna", "boris", "stranger"):
-            client = self.client(name)
-            self.chain.set_balance(client.address, 100 * ETHER)
-            rich.transfer_token(client.address, 1000 * ETHER)
-            if name != "requester":
-                client.stake(20 * ETHER)
-        for name in ("anna", "boris"):
-            self.client(name).enrol(6)
-        self.chain.advance(self.client("anna").seat_age() + 1)
-        requester, worker = self.client("requester"), self.client("worker")
-        task = requester.task(requester.post_task(parameters(challenge_window=WINDOW), "file:///store"))
-        requester.fund_audits(task.number, FEE, 3 * VOTES * FEE)
-        attempt, state = claim(worker, task), make_state(LOSS, TENSORS, 1)
-        submit(worker, task, 0, attempt, state)
-        return task, state.root
 
 
 @pytest.fixture(scope="module")
 def made(
     chain: LocalChain, web3: Web3, deployment: Deployment, artifacts: dict[str, Artifact], deployer: Wallet
-) -> tuple[World, Task, bytes]:
+) -> Iterator[tuple[World, Task, bytes]]:
+    """Undone afterwards: seats that stay would be drawn elsewhere."""
+    before = rpc(web3, "evm_snapshot")
     world = World(web3, deployment, artifacts, chain)
-    return world, *world.people(deployer)
+    yield world, *world.people(deployer)
+    rpc(web3, "evm_revert", before)
 
 
 @pytest.fixture
 def scene(made: tuple[World, Task, bytes], rolled_back: None) -> tuple[World, Task, bytes]:
     """As new for each test."""
     return made
-
-
-def drawn(world: World, task: Task, root: bytes) -> Audit:
-    """A drawn audit in which both auditors have votes."""
-    anna = world.client("anna")
-    key = anna.request_audit(task.number, 0, 0, root)
-    rpc(world.web3, "anvil_mine", hex(3))
-    anna.draw_audit(key)
-    return anna.audit(key)
-
-
-def commit(client: CommitteeClient, audit: Audit, root: bytes) -> bytes:
-    commitment = commitment_of(audit.key, audit.seed, client.address, TRACE, root, SALT)
-    client.commit_finding(audit.key, audit.seed, client.address, commitment)
-    return commitment
 
 
 def test_seats_are_taken_counted_and_given_up(scene: tuple[World, Task, bytes]) -> None:

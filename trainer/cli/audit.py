@@ -51,6 +51,9 @@ def audit(
     challenger who named the true state. Nobody is challenged for a fault: not where data are missing, not where two
     replays disagree, and not from a machine that fails the self-test. A killed audit goes on when it is started again.
 
+    For an account with seats (`trainledger auditor enrol`) it also takes part in the audits that tasks pay for: it asks
+    for them, and commits, reveals and collects where it is drawn; not with --once.
+
     Exits with 4 where a submission could not be checked, or with --dry-run is wrong, and with 3 where stake is missing.
     With --json each line of standard output is one JSON object with an `event`; `audited` has `task`, `round`,
     `attempt`, `worker`, `finding` (agrees, differs or unchecked), `submitted_root`, `replayed_root`, `problem`, `game`
@@ -83,10 +86,11 @@ def _audit(context: CommandContext, options: AuditOptions, stake_of: str | None)
     from trainer.cli.selftest import check_machine
     from trainer.dispute.segments import SegmentSource
     from trainer.verify.audit import Auditor
+    from trainer.verify.committee import CommitteeMember, FindingFolder
     from trainer.worker.session import stop_between, worker_lock
     from trainer.worker.stop import stop_on_signals
 
-    client = context.disputes(signing=options.challenge)
+    client = context.committee(signing=options.challenge)
     engine = open_engine(context)
     check_machine(context.settings.device)
     signer = client.address if options.challenge else "nobody"
@@ -104,6 +108,12 @@ def _audit(context: CommandContext, options: AuditOptions, stake_of: str | None)
             engine=engine,
             between=partial(stop_between, stop),
         )
+        member = None
+        if options.challenge and not options.once:
+            findings = FindingFolder(folder / "findings")
+            member = CommitteeMember(
+                client, source, owner=owner, findings=findings, reporter=reporter, clock=time.monotonic
+            )
         auditor = Auditor(
             client,
             source,
@@ -112,6 +122,7 @@ def _audit(context: CommandContext, options: AuditOptions, stake_of: str | None)
             reporter=reporter,
             stop=stop,
             clock=time.monotonic,
+            member=member,
         )
         whose = f" as {signer}" + (f" on the stake of {owner}" if owner != signer else "") if owner else ""
         reporter.say("started", f"Auditing{whose}.", auditor=owner or None)

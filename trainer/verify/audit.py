@@ -21,6 +21,7 @@ from trainer.dispute.player import GameChain, Player, TruthSource
 from trainer.dispute.segments import Segment
 from trainer.dispute.solver import opening_points
 from trainer.dispute.values import Concede, Truth
+from trainer.verify.committee import CommitteeMember
 from trainer.worker.board import Board, TaskView
 from trainer.worker.lease import LONGEST_PAUSE, is_outage
 from trainer.worker.policy import mine
@@ -127,7 +128,7 @@ class Auditor:
     """Audits as the key `signer` on the stake of `owner` (the same address, or one it is an operator of).
 
     Args:
-        player: of the same stake; None where nothing is challenged.
+        member: takes part in drawn audits, for the same stake; None leaves them to others.
         clock: seconds that only go forward.
     """
 
@@ -141,8 +142,9 @@ class Auditor:
         reporter: Reporter,
         stop: Stop,
         clock: Callable[[], float],
+        member: CommitteeMember | None = None,
     ) -> None:
-        self._chain, self._source, self._owner = chain, source, owner
+        self._chain, self._source, self._owner, self._member = chain, source, owner, member
         self._options, self._reporter, self._stop, self._clock = options, reporter, stop, clock
         self._board = Board(chain, worker=owner, only_task=options.only_task, clock=clock)
         self._player = Player(chain, source, owner=owner, reporter=reporter, clock=clock)
@@ -191,6 +193,9 @@ class Auditor:
             if self._is_due(view):
                 self._audit(view)
                 return True, False
+        # After the replays, which hold whatever comes of a draw: a finding costs one more traced run.
+        if self._member is not None and self._member.turn(views, self._segment):
+            return True, False
         if self._options.finalise and any(self._finalise(view) for view in views):
             return True, False
         return False, self._may_leave()
@@ -344,7 +349,7 @@ class Auditor:
                 (self.summary.won if outcome is Outcome.CHALLENGER_WON else self.summary.lost).append(game)
 
     def _may_leave(self) -> bool:
-        if self._player.running or self._games:
+        if self._player.running or self._games or (self._member is not None and self._member.waits):
             return False
         if self._options.once:
             return True  # what could not be checked is in the summary
