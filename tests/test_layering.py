@@ -31,6 +31,7 @@ PURE = [
     "ledger/canonical.py",
     "ledger/types.py",
     "ledger/errors.py",
+    "ledger/audits/records.py",
     "ledger/disputes/abi.py",
     "ledger/disputes/moves.py",
     "ledger/disputes/positions.py",

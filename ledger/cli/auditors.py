@@ -66,14 +66,14 @@ def resign(context: CommandContext, count: _Count) -> None:
 
 def status(
     context: CommandContext,
-    account: Annotated[str | None, typer.Argument(help="Name or address; the settings' account if not given.")] = None,
+    who: Annotated[str | None, typer.Argument(help="Name or address; the settings' account if not given.")] = None,
 ) -> None:
     """Show an account's seats, and what a seat takes in this deployment.
 
     JSON: `account`, `seats`, `seats_of_all`, `seat_stake`, `seat_age`, `reveal_seconds`, `free` (stake for more seats)
     and `busy_until` (Unix time until which they cannot be given up, or 0).
     """
-    document = _status(context.committee(), context.address(account))
+    document = _status(context.committee(), context.address(who))
     lines = [
         f"{document['account']} has {document['seats']} of {document['seats_of_all']} seats.",
         f"A seat locks {document['seat_stake']['tokens']} tokens and counts after {document['seat_age']} seconds; "
