@@ -226,11 +226,7 @@ contract AuditCommittee is SeatRegister {
     }
 
     /// @inheritdoc IAuditCommittee
-    function drawnSeat(AttemptKey key, uint256 vote)
-        public
-        view
-        returns (uint256 index, address owner, bool counts)
-    {
+    function drawnSeat(AttemptKey key, uint256 vote) public view returns (uint256 index, address owner, bool counts) {
         Audit storage audit = _drawn(key);
         require(vote < VOTES, NothingToEvict(key, vote));
         index = uint256(keccak256(abi.encode(audit.seed, vote))) % audit.seats;

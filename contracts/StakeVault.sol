@@ -158,11 +158,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function refundEscrow(TaskId task, address to, uint256 keep)
-        external
-        onlyKeeperOf(task)
-        returns (uint256 amount)
-    {
+    function refundEscrow(TaskId task, address to, uint256 keep) external onlyKeeperOf(task) returns (uint256 amount) {
         uint256 escrow = _escrows[task];
         require(keep <= escrow, InsufficientEscrow(task, escrow, keep));
         amount = escrow - keep;

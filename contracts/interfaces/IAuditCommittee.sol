@@ -182,10 +182,7 @@ interface IAuditCommittee {
     function getAudit(AttemptKey audit) external view returns (Audit memory);
     function ballotOf(AttemptKey audit, address auditor) external view returns (Ballot memory);
     /// @notice The index of the seat that a vote (0 to 8) of a drawn audit fell on, its owner, and whether it counts.
-    function drawnSeat(AttemptKey audit, uint256 vote)
-        external
-        view
-        returns (uint256 index, address owner, bool counts);
+    function drawnSeat(AttemptKey audit, uint256 vote) external view returns (uint256 index, address owner, bool counts);
     /// @notice Votes of an auditor in a drawn audit.
     function votesOf(AttemptKey audit, address auditor) external view returns (uint256);
     /// @notice The run of the training program, counted from 0, whose trace root a drawn audit asks for.

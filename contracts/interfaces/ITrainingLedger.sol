@@ -218,9 +218,7 @@ interface ITrainingLedger {
     );
 
     /// @notice Drawn auditors agreed with a submission: its challenge window now ends at `windowEnd`.
-    event WindowShortened(
-        TaskId indexed task, uint32 indexed round, uint32 slot, uint32 attempt, uint256 windowEnd
-    );
+    event WindowShortened(TaskId indexed task, uint32 indexed round, uint32 slot, uint32 attempt, uint256 windowEnd);
 
     /// @notice Thrown when a task number was never given out.
     error UnknownTask(TaskId task);

@@ -72,6 +72,8 @@ def status(
 
     JSON: `account`, `seats`, `seats_of_all`, `seat_stake`, `seat_age`, `reveal_seconds`, `free` (stake for more seats)
     and `busy_until` (Unix time until which they cannot be given up, or 0).
+
+    Example: `trainledger auditor status carol`
     """
     document = _status(context.committee(), context.address(who))
     lines = [
@@ -108,6 +110,8 @@ def budget(context: CommandContext, task: _Task) -> None:
 
     JSON: `task`, `fee` (for each vote), `held`, `reserved` (for audits that run, or not yet collected), `free` and
     `audits_left`.
+
+    Example: `trainledger auditor budget 3 --json`
     """
     client = context.committee()
     client.task(task)  # one that is not there is refused

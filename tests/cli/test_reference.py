@@ -26,6 +26,7 @@ TOOL = load_tool()
 COMMANDS = {" ".join(path): command for path, command in TOOL.commands(get_command(app))}
 WANTED = """up, deploy, account new, account list, account import, account fund, account show, account authorise,
 account payout, account stake, account unbond, account send, task create, task list, task show, task close,
+auditor enrol, auditor resign, auditor status, auditor fund, auditor budget, auditor refund,
 dispute list, dispute show, dispute settle, dispute release, dispute play, audit,
 rewards, withdraw, checkpoint list, checkpoint export,
 worker run, verify, generate, program trace, program show, program cost, selftest, demo"""
