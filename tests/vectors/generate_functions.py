@@ -1,6 +1,6 @@
 """Writes functions.json: the kernels of exp, log and the like, and what they give for values of every kind.
 
-They are defined by their instructions, so the instructions come from trainledger. The results come from a loop over them
+They are defined by their instructions, so these come from trainledger. The results come from a loop over them
 here, with the processor's own float32, and nothing else of trainledger. Run: python tests/vectors/generate_functions.py
 """
 
