@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from chain_games import BOND, STAKE, Accounts, ChainWorld, Played, post_world
@@ -32,6 +32,12 @@ from trainer.dispute.sources import EvidenceRefused
 from trainer.dispute.values import Concede
 
 pytestmark = pytest.mark.chain
+Count = Callable[[str, object], None]
+
+
+def heavy(test: Callable[..., None]) -> Callable[..., None]:
+    """Many games one after the other: minutes each, on a busy machine more."""
+    return pytest.mark.full(pytest.mark.timeout(3600)(test))
 
 
 @pytest.fixture(scope="module")
@@ -262,37 +268,50 @@ def test_moves_with_one_thing_changed_are_refused_alike_everywhere(long_game: Ch
     compare_spoilt_moves(long_game, name, random.Random(seed), each=15)
 
 
-@pytest.mark.full
+@heavy
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("run", [1, 3])
 @pytest.mark.parametrize("length", [SHORT, LONG])
-def test_every_lie_on_chain_honest_side_wins(accounts: Accounts, length: int, run: int, part: int) -> None:
-    play_all(post_world(world(length), accounts), run, random.Random(length), part=part, parts=4)
+def test_every_lie_on_chain_honest_side_wins(
+    accounts: Accounts, length: int, run: int, part: int, record_property: Count
+) -> None:
+    record_property(
+        "games", play_all(post_world(world(length), accounts), run, random.Random(length), part=part, parts=4)
+    )
 
 
-@pytest.mark.full
+@heavy
 @pytest.mark.parametrize("run", [1, 3])
-def test_lies_in_folds_of_many_blocks_on_chain_honest_side_wins(accounts: Accounts, run: int) -> None:
-    play_all(post_world(world(LONGEST), accounts), run, random.Random(LONGEST), part=3, parts=8)
+def test_lies_in_folds_of_many_blocks_on_chain_honest_side_wins(
+    accounts: Accounts, run: int, record_property: Count
+) -> None:
+    record_property(
+        "games", play_all(post_world(world(LONGEST), accounts), run, random.Random(LONGEST), part=3, parts=8)
+    )
 
 
-@pytest.mark.full
+@heavy
 @pytest.mark.parametrize("seed", range(10))
-def test_random_programs_on_chain_honest_side_wins(accounts: Accounts, seed: int) -> None:
-    play_all(post_world(random_world(seed), accounts), 2, random.Random(seed), part=seed % 4, parts=4)
+def test_random_programs_on_chain_honest_side_wins(accounts: Accounts, seed: int, record_property: Count) -> None:
+    record_property(
+        "games", play_all(post_world(random_world(seed), accounts), 2, random.Random(seed), part=seed % 4, parts=4)
+    )
 
 
-@pytest.mark.full
+@heavy
 @pytest.mark.parametrize("part", range(3))
-def test_every_primitive_on_chain_honest_side_wins(accounts: Accounts, part: int) -> None:
-    play_all(post_world(primitive_world(), accounts), 1, random.Random(6), part=part, parts=3)
+def test_every_primitive_on_chain_honest_side_wins(accounts: Accounts, part: int, record_property: Count) -> None:
+    record_property("games", play_all(post_world(primitive_world(), accounts), 1, random.Random(6), part=part, parts=3))
 
 
-def play_all(on: ChainWorld, run: int, rng: random.Random, *, part: int, parts: int) -> None:
-    """Every so-manieth lie in a run, from number `part` on, both ways."""
+def play_all(on: ChainWorld, run: int, rng: random.Random, *, part: int, parts: int) -> int:
+    """Every so-manieth lie in a run, from number `part` on, both ways. Gives the number of games."""
+    games = 0
     for plant in list(plants(on.at.plain.run(run), rng))[part::parts]:
         if can_be_submitted(on, run, plant):
-            both_ways(on, on.at.liar(run, plant))
+            games += len(both_ways(on, on.at.liar(run, plant)))
+    assert games
+    return games
 
 
 def can_be_submitted(on: ChainWorld, run: int, plant: Plant) -> bool:
