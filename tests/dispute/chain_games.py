@@ -168,6 +168,10 @@ class Accounts:
             self._known[name] = DisputeClient(self.web3, self._deployment, sender, artifacts=self._artifacts)
         return self._known[name]
 
+    def forget(self, name: str) -> None:
+        """The next client of that name is a new one."""
+        self._known.pop(name, None)
+
     def wallet(self, name: str) -> Wallet:
         return Wallet.from_private_key(Web3.keccak(text=f"on chain {name}").hex(), name=name)
 
