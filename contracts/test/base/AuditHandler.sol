@@ -125,8 +125,8 @@ contract AuditHandler is Fixture {
         IAuditCommittee.Ballot memory ballot = committee.ballotOf(key, auditor);
         if (!found || ballot.finding == 0 || ballot.finding != audit.agreed || ballot.paid) return;
         committee.collect(key, auditor);
-        (TaskId of,,) = attemptOf(key);
-        paid[of] += uint256(audit.fee) * ballot.votes;
+        (TaskId about,,) = attemptOf(key);
+        paid[about] += uint256(audit.fee) * ballot.votes;
         ++done["collect"];
     }
 
