@@ -13,7 +13,7 @@ FILES = sorted((PROJECT / "examples").glob("*.toml"))
 
 
 def test_examples_are_the_documented_ones() -> None:
-    assert [file.stem for file in FILES] == ["quick", "recurrent", "smollm2", "transformer"]
+    assert [file.stem for file in FILES] == ["audited", "quick", "recurrent", "smollm2", "transformer"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))

@@ -39,6 +39,7 @@ def test_drawn_auditors_end_a_window_early(stage: Stage) -> None:
     assert reader.chain_time() < end
     assert worker.ended() == 0
     assert [auditor.ended() for auditor in auditors.values()] == [0, 0]
+    assert int(auditors["dave"].said("finished")["fees"]) == paid["dave"]
     assert reader.checkpoint(task, 0).state_root.hex() == root[2:]
     assert stage.ask("auditor", "budget", str(task))["held"]["tokens"] == "4.5"
     assert stage.ask("auditor", "refund", str(task), account="requester")["refunded"]["tokens"] == "4.5"

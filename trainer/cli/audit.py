@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.errors import DataError, UsageError, VerificationFailed
@@ -126,19 +127,22 @@ def _audit(context: CommandContext, options: AuditOptions, stake_of: str | None)
         )
         whose = f" as {signer}" + (f" on the stake of {owner}" if owner != signer else "") if owner else ""
         reporter.say("started", f"Auditing{whose}.", auditor=owner or None)
-        _report(options, auditor.run(), reporter)
+        _report(options, auditor.run(), reporter, fees=member.fees if member is not None else 0)
 
 
-def _report(options: AuditOptions, summary: AuditSummary, reporter: Reporter) -> None:
-    """Says what came of it. Raises what the exit code is for."""
+def _report(options: AuditOptions, summary: AuditSummary, reporter: Reporter, *, fees: int) -> None:
+    """Says what came of it; `fees` are wei for drawn audits. Raises what the exit code is for."""
     found = {
         kind: [one for one in summary.audited if one.finding == kind] for kind in ("agrees", "differs", "unchecked")
     }
     text = f"Audited {len(summary.audited)} submissions: {len(found['agrees'])} right, {len(found['differs'])} wrong, "
     text += f"{len(found['unchecked'])} not checked. Disputes won: {len(summary.won)}, lost: {len(summary.lost)}."
+    if fees:
+        text += f" Fees for drawn audits: {format_tokens(fees)} tokens."
     reporter.say(
         "finished",
         text,
+        fees=str(fees),
         **{kind: len(some) for kind, some in found.items()},
         won=list(summary.won),
         lost=list(summary.lost),
