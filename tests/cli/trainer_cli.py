@@ -136,4 +136,5 @@ def make_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int =
 
     monkeypatch.setattr(CommandContext, "client", client)
     monkeypatch.setattr(CommandContext, "disputes", client)
+    monkeypatch.setattr(CommandContext, "committee", client)
     return made
