@@ -123,12 +123,7 @@ contract AuditCommittee is SeatRegister {
     function reveal(AttemptKey key, address auditor, bytes32 traceRoot, Root stateRoot, bytes32 salt) external {
         Audit storage audit = _drawn(key);
         Ballot storage ballot = _ballots[key][auditor];
-        require(ballot.commitment != 0, NotDrawnInto(key, auditor));
-        require(ballot.finding == 0, AlreadyRevealed(key, auditor));
-        // INVARIANT: nobody can still commit once anybody has revealed.
-        bool over = block.timestamp > audit.commitEnd || audit.committed == VOTES;
-        require(over, CommitStillOpen(audit.commitEnd, block.timestamp));
-        require(block.timestamp <= audit.revealEnd, RevealOver(audit.revealEnd, block.timestamp));
+        _checkReveal(key, auditor, audit, ballot);
         bytes32 opened = commitmentOf(key, audit.seed, auditor, traceRoot, stateRoot, salt);
         require(opened == ballot.commitment, WrongOpening(ballot.commitment, opened));
 
@@ -157,6 +152,7 @@ contract AuditCommittee is SeatRegister {
         address payout = _VAULT.payoutOf(auditor);
         emit FeePaid(key, auditor, payout, amount);
         uint256 held = _VAULT.escrowOf(auditBudget(task));
+        // slither-disable-next-line unused-return -- it is `amount`: what is held less what is kept
         _VAULT.refundEscrow(auditBudget(task), payout, held - amount);
     }
 
@@ -267,6 +263,15 @@ contract AuditCommittee is SeatRegister {
         commitEnd = block.timestamp + floor;
         revealEnd = commitEnd + _REVEAL_SECONDS;
         require(revealEnd <= windowEnd, NoTimeForAudit(revealEnd, windowEnd));
+    }
+
+    function _checkReveal(AttemptKey key, address auditor, Audit storage audit, Ballot storage ballot) private view {
+        require(ballot.commitment != 0, NotDrawnInto(key, auditor));
+        require(ballot.finding == 0, AlreadyRevealed(key, auditor));
+        // INVARIANT: nobody can still commit once anybody has revealed.
+        bool over = block.timestamp > audit.commitEnd || audit.committed == VOTES;
+        require(over, CommitStillOpen(audit.commitEnd, block.timestamp));
+        require(block.timestamp <= audit.revealEnd, RevealOver(audit.revealEnd, block.timestamp));
     }
 
     function _checkAuthorised(address auditor) private view {

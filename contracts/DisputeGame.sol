@@ -26,6 +26,7 @@ contract DisputeGame is GameBoard {
     function open(Opening calldata opening, bytes32[] calldata points) external returns (uint256 game) {
         _checkParty(opening.challenger);
         game = ++gameCount;
+        // slither-disable-next-line uninitialized-local -- memory begins as zeros, and what is not set here stays zero
         Position memory position;
         position.matter = _matterOf(game, opening);
         (position.moves, position.defenderToMove) = (1, true);
@@ -218,6 +219,7 @@ contract DisputeGame is GameBoard {
         Run memory run = position.run;
         require(index < run.states, WrongLeaf(index));
         ProgramRecords.checkRecord(run, 1 + uint256(index), record);
+        // slither-disable-next-line unused-return -- the tensor's root binds its size
         (uint8 dtype,, uint32 source) = ProgramRecords.stateTensorOf(record.data);
         bytes32 root = Root.unwrap(tensorRoot);
         if (source == ProgramRecords.UNCHANGED) {

@@ -41,6 +41,7 @@ abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
         uint16 openGames = disputed.openGames + 1;
         stored.openGames = openGames;
         emit GameOpened(task, round, 0, attempt, openGames);
+        // slither-disable-next-line unused-return -- challengers are credited themselves, not at a payout address
         _VAULT.lockBond(challenger, terms.bond);
         return Disputed({
             worker: disputed.worker,

@@ -87,6 +87,7 @@ contract TrainingLedger is TaskDisputes {
         address payout = _VAULT.lockBond(request.worker, terms.bond);
         deadline = uint40(block.timestamp) + terms.leaseSeconds;
         slot.writeHead(request.worker, attempt, deadline, SlotStatus.Leased);
+        // slither-disable-next-line reentrancy-no-eth -- the vault calls the token in `_expire` only, which is guarded
         slot.payout = payout;
         emit SlotClaimed(
             request.task, request.round, request.worker, 0, attempt, msg.sender, payout, request.baseRoot, deadline

@@ -81,6 +81,7 @@ library Float32 {
             (uint256 n, uint256 f) = _parts(y);
             // 40 bits or more, of which the lowest also stands for the remainder.
             m <<= 64;
+            // slither-disable-next-line divide-before-multiply -- multiplied again to see whether anything remains
             uint256 quotient = m / n;
             quotient |= _bit(quotient * n != m);
             uint256 top = quotient >> 63;

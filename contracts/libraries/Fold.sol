@@ -304,6 +304,7 @@ library Fold {
                             if gt(m, SUM_LIMIT) { m := SUM_LIMIT }
                         }
                         default {
+                            // slither-disable-next-line incorrect-shift -- shl(n, 1) is 2**n
                             m := shr(places, add(add(m, sub(shl(sub(places, 1), 1), 1)), and(shr(places, m), 1)))
                         }
                         total := add(total, xor(sub(m, shr(255, word)), sub(0, shr(255, word))))
