@@ -285,6 +285,15 @@ contract AuditCommitteeTest is AuditFixture {
         committee.collect(_audit, ANNA);
     }
 
+    function test_shortenWindow_neverLengthens() public {
+        uint256 end = windowEnd();
+        vm.warp(end + 5);
+        vm.prank(address(committee));
+        ledger.shortenWindow(_audit, _root);
+        vm.assertEq(windowEnd(), end, "over is over");
+        ledger.finalise(_task, 0, 0, 0, _root);
+    }
+
     function test_shortenWindow_onlyTheCommitteeAndOnce() public {
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OnlyAuditCommittee.selector, STRANGER));
         vm.prank(STRANGER);

@@ -29,6 +29,7 @@ contract LedgerPostTest is Fixture {
     function test_views_tellDeployment() public view {
         vm.assertEq(ledger.vault(), address(vault), "vault");
         vm.assertEq(ledger.disputeGame(), address(game), "game");
+        vm.assertEq(ledger.auditCommittee(), address(committee), "committee");
         vm.assertEq(ledger.minimumBond(), MINIMUM_BOND, "bond");
         vm.assertEq(ledger.minimumWindow(), MINIMUM_WINDOW, "window");
         vm.assertEq(ledger.minimumLease(), MINIMUM_LEASE, "lease");

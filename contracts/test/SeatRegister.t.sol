@@ -147,6 +147,23 @@ contract SeatRegisterTest is AuditFixture {
         }
     }
 
+    function test_votes_seatsThatAreGoneAreNobodys() public {
+        drawn(4);
+        vm.startPrank(BORIS);
+        for (uint256 index = 2 * SEATS_EACH; index > SEATS_EACH; --index) {
+            committee.resign(index - 1);
+        }
+        vm.stopPrank();
+        for (uint256 vote = 0; vote < VOTES; ++vote) {
+            (uint256 index, address owner, bool counts) = committee.drawnSeat(_audit, vote);
+            vm.assertEq(owner, index < SEATS_EACH ? ANNA : address(0), "owner");
+            vm.assertEq(counts, index < SEATS_EACH, "counts");
+        }
+        vm.assertEq(committee.votesOf(_audit, ANNA), 4, "hers");
+        vm.assertEq(committee.votesOf(_audit, BORIS), 0, "his");
+        vm.assertEq(committee.votesOf(_audit, address(0)), 0, "nobody's");
+    }
+
     function test_votes_youngSeatsDoNotCount() public {
         address young = address(0xA3);
         arm(young);
