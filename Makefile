@@ -3,6 +3,8 @@
 # make check      formatting, lint and types, Python and Solidity
 # make test-full  the heavy tests too
 # make benchmarks TEXT=tinyshakespeare.txt   speed, quality, hashing, gas and ranks, into benchmarks/results
+# make analyse    Slither over the contracts and proofs by halmos of the libraries; docs/analysis.md
+# make coverage   lines and branches of the contracts that forge's tests reach
 # make wheel      dist/trainledger-….whl, with the compiled contracts in it: needs no Node where it is installed
 
 PYTHON ?=
@@ -12,7 +14,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP := @PYTHON="$(PYTHON)" sh tools/setup.sh
 
-.PHONY: demo setup setup-tools setup-python setup-node test test-full test-contracts test-python check benchmarks format wheel clean
+.PHONY: demo setup setup-tools setup-python setup-node test test-full test-contracts test-python check analyse coverage benchmarks format wheel clean
 
 setup: setup-python setup-node
 	$(SETUP) contracts
@@ -53,6 +55,32 @@ check: setup
 	$(BIN)/mypy
 	forge fmt --check
 	solhint --max-warnings 0 $(SOLIDITY)
+
+# Environments of their own: their packages clash with the project's, and Slither has another licence. What they build
+# lies apart too, because Slither empties its folder first.
+ANALYSIS := build/analysis
+ANALYSIS_PYTHON := $(or $(PYTHON),python3)
+
+$(ANALYSIS)/slither/bin/slither:
+	$(ANALYSIS_PYTHON) -m venv $(ANALYSIS)/slither
+	$(ANALYSIS)/slither/bin/python -m pip install --quiet slither-analyzer==0.11.6
+
+# This version counts the bits of what SHA-256 is given as bytes.
+$(ANALYSIS)/halmos/bin/halmos:
+	$(ANALYSIS_PYTHON) -m venv $(ANALYSIS)/halmos
+	$(ANALYSIS)/halmos/bin/python -m pip install --quiet halmos==0.3.3
+	sed -i.bak 's/BitVecSorts\[arg_size\], BitVecSort256/BitVecSorts[8 * arg_size], BitVecSort256/' \
+		$(ANALYSIS)/halmos/lib/python3*/site-packages/halmos/sevm.py
+
+analyse: setup-node $(ANALYSIS)/slither/bin/slither $(ANALYSIS)/halmos/bin/halmos
+	FOUNDRY_OUT=$(ANALYSIS)/out FOUNDRY_CACHE_PATH=$(ANALYSIS)/cache $(ANALYSIS)/slither/bin/slither . \
+		--compile-force-framework foundry --filter-paths 'contracts/test|contracts/mocks|node_modules' \
+		--exclude-low --exclude-informational --exclude-optimization --fail-medium
+	FOUNDRY_PROFILE=symbolic $(ANALYSIS)/halmos/bin/halmos --forge-build-out build/analysis/symbolic/out --loop 40 --no-status
+
+# Code for coverage is compiled almost without the optimizer, so that each instruction belongs to one line.
+coverage: setup-node
+	FOUNDRY_PROFILE=coverage forge coverage --ir-minimum --no-match-coverage 'contracts/(test|mocks)|node_modules'
 
 # Half an hour or so, most of it for `quality.py`; leave the machine alone meanwhile.
 benchmarks: setup
