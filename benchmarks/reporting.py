@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,45 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, *, title: str, command: str, figures: dict[str, Any], note: str) -> None:
-    """Write results/<name>.json and .md, and print the Markdown."""
+Rows = Sequence[Mapping[str, Any]]
+
+
+def write(
+    name: str,
+    *,
+    title: str,
+    command: str,
+    figures: dict[str, Any],
+    note: str,
+    tables: Mapping[str, Rows] | None = None,
+) -> None:
+    """Write results/<name>.json and .md, and print the Markdown.
+
+    Args:
+        tables: by their headings, for what a list of figures cannot show; all rows of one have the same keys.
+    """
     RESULTS.mkdir(exist_ok=True)
     on = machine()
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps({"title": title, "command": command, "machine": on, "figures": figures, "note": note}, indent=2)
-        + "\n"
-    )
+    result: dict[str, Any] = {"title": title, "command": command, "machine": on, "figures": figures}
+    if tables:
+        result["tables"] = tables
+    (RESULTS / f"{name}.json").write_text(json.dumps({**result, "note": note}, indent=2) + "\n")
     rows = "\n".join(f"| {key.replace('_', ' ')} | {_shown(value)} |" for key, value in figures.items())
     text = (
-        f"# {title}\n\n| figure | value |\n| --- | --- |\n{rows}\n\n{note}\n\n"
+        f"# {title}\n\n| figure | value |\n| --- | --- |\n{rows}\n\n"
+        f"{''.join(_table(*one) for one in (tables or {}).items())}{note}\n\n"
         f"Machine: {on['cores']} cores of {on['processor']} ({', '.join(on['instructions'])}), "
         f"{on['memory_gib']} GiB; Python {on['python']}, PyTorch {on['torch']}.\n\nAgain: `{command}`\n"
     )
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
+
+
+def _table(heading: str, rows: Rows) -> str:
+    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
+    for row in rows:
+        lines.append(" | ".join(f"{one:,}" if isinstance(one, int) else _shown(one) for one in row.values()))
+    return f"## {heading}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n\n"
 
 
 def _shown(value: Any) -> str:
