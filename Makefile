@@ -91,6 +91,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/gas.py
 	$(BIN)/python benchmarks/arithmetic_gas.py
 	$(BIN)/python benchmarks/referee_gas.py
+	$(BIN)/python benchmarks/dispute_gas.py --folder build/libraries
 	$(BIN)/python benchmarks/rank_traffic.py
 	$(BIN)/python benchmarks/dispute_trace.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
