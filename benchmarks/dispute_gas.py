@@ -59,9 +59,9 @@ The goal is at most 16 transactions and 2,500,000 gas for GPT-2 in a segment of 
 their records and proofs; the trees of the disputed step, its evidence, and that the honest side wins.
 
 **demo:** nothing is made up. A machine has one integer product of one step wrong, in one element, and computes all
-later steps from there. Both sides are the code of workers and auditors, and replay the segment of 200 steps. That
-code sends no proof against itself: where the submission is wrong the last move would be the liar's, and the clock
-decides.
+later steps from there. Both sides are the code with which workers and auditors play, and replay the segment of 200
+steps, from memory in place of stores. That code sends no proof against itself: where the submission is wrong the last
+move would be the liar's, and the clock decides.
 
 **10.8 million, GPT-2 124M:** of 1,000 steps one is computed, the whole trace of it, with fresh weights and random
 tokens; GPT-2 is 12 layers, 12 heads, 768 wide, context 1,024, vocabulary 50,257, batch 1. Made up are the state roots
