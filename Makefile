@@ -94,6 +94,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/dispute_gas.py --folder build/libraries
 	$(BIN)/python benchmarks/rank_traffic.py
 	$(BIN)/python benchmarks/dispute_trace.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/audit_cost.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
 	$(BIN)/python benchmarks/quality.py --text "$(TEXT)" --folder build/libraries
 
