@@ -113,7 +113,7 @@ def accounts(
 
 
 @pytest.mark.parametrize("honest", ["worker", "doubter"])
-@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("name", [LIES[0], *(pytest.param(name, marks=pytest.mark.full) for name in LIES[1:])])
 def test_both_parties_killed_around_every_transaction(accounts: Accounts, name: str, honest: str) -> None:
     stage = Stage(accounts, name, honest=honest)
     for _ in range(200):
@@ -144,7 +144,7 @@ def test_both_parties_killed_around_every_transaction(accounts: Accounts, name: 
     assert (lost.staked, lost.locked) == ((STAKE - BOND, 0) if honest == "worker" else (STAKE, BOND))
 
 
-@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("lost", [pytest.param(1, marks=pytest.mark.full), 2, 3])
 def test_chain_reorganised_in_mid_game(accounts: Accounts, lost: int) -> None:
     """The last `lost` moves never happened; players that have seen them, and new ones, go on to the same end."""
     stage = Stage(accounts, LIES[0], honest="doubter")

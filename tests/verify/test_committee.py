@@ -219,7 +219,7 @@ def test_no_show_is_evicted_by_the_one_who_came(scene: Scene) -> None:
     assert not anna.waits
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.full), True])
 @pytest.mark.parametrize("method", ["request_audit", "draw_audit", "commit_finding", "reveal_finding", "collect_fee"])
 def test_killed_member_goes_on(scene: Scene, method: str, after: bool) -> None:
     boris = scene.member("boris")
