@@ -7,7 +7,7 @@ import {AuditHandler} from "./base/AuditHandler.sol";
 import {Fixture} from "./base/Fixture.sol";
 
 /// @title What holds of audits whatever people do
-/// forge-config: default.invariant.runs = 24
+/// forge-config: default.invariant.runs = 12
 /// forge-config: default.invariant.depth = 120
 /// forge-config: full.invariant.runs = 256
 contract AuditInvariantsTest is Fixture {

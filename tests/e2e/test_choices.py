@@ -35,6 +35,7 @@ def task(stage: Stage) -> int:
     return stage.post(rounds=2, steps=8)
 
 
+@pytest.mark.full
 def test_worker_leaves_a_slot_that_is_taken_and_names_the_holder(stage: Stage) -> None:
     number = stage.post(rounds=1, steps=9)
     alice = stage.client("alice")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from stage import TOKEN, Process, Stage
+from stage import TOKEN, Process, Stage, open_stage
 
 from ledger.audits.client import CommitteeClient
 from ledger.audits.records import VOTES, attempt_key
@@ -15,7 +19,16 @@ LEASE, WINDOW, STEPS = 300, 7200, 12
 FEE = TOKEN // 2
 
 
-def test_drawn_auditors_end_a_window_early(stage: Stage) -> None:
+@pytest.fixture
+def own_stage(tmp_path: Path) -> Iterator[Stage]:
+    """One for each test: seats that nobody audits for any more would be drawn, too."""
+    with open_stage(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_drawn_auditors_end_a_window_early(own_stage: Stage, killed: bool) -> None:
+    stage = own_stage
     reader = CommitteeClient(connect(stage.chain.rpc_url), stage.deployment)
     for name in ("carol", "dave"):
         stage.fund(name, stake=20)
@@ -27,10 +40,10 @@ def test_drawn_auditors_end_a_window_early(stage: Stage) -> None:
     worker = stage.worker("alice", "--task", str(task), "--exit-when-done")
     root = worker.wait_for("submitted")["state_root"]
     end = reader.slot(task, 0).deadline
-    # Killed after it has committed: its finding is on disk.
-    auditors["carol"].wait_for("audit-committed")
-    auditors["carol"].kill()
-    auditors["carol"] = stage.command("carol", "audit", str(task), "--exit-when-done")
+    if killed:  # after it has committed: its finding is on disk
+        auditors["carol"].wait_for("audit-committed")
+        auditors["carol"].kill()
+        auditors["carol"] = stage.command("carol", "audit", str(task), "--exit-when-done")
     paid = {name: _paid(stage, reader, name, auditor, task) for name, auditor in auditors.items()}
     assert sum(paid.values()) == VOTES * FEE
     assert reader.audit(attempt_key(task, 0, 0)).state_root.hex() == root[2:]
@@ -47,10 +60,13 @@ def test_drawn_auditors_end_a_window_early(stage: Stage) -> None:
 
 def _paid(stage: Stage, reader: CommitteeClient, name: str, auditor: Process, task: int) -> int:
     """What an auditor was paid, wei; nothing where none of its seats was drawn."""
-    address = stage.wallet(name).address
-    if not reader.votes_of(attempt_key(task, 0, 0), address):
+    address, key, end = stage.wallet(name).address, attempt_key(task, 0, 0), time.monotonic() + 60
+    while not any(reader.audit(key).seed):
+        assert time.monotonic() < end, auditor.events()
+        time.sleep(0.1)
+    if not reader.votes_of(key, address):
         return 0
     auditor.wait_for("audit-paid")
     credit = reader.stake_account(address).credit
-    assert credit == reader.votes_of(attempt_key(task, 0, 0), address) * FEE
+    assert credit == reader.votes_of(key, address) * FEE
     return credit

@@ -125,12 +125,12 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
 @pytest.mark.parametrize(
     ("model", "engine"),
     [
-        ("transformer", "compiled"),
         ("transformer", "rechecked"),
         ("recurrent", "rechecked"),
         ("recurrent", "reference"),
         # Ten seconds of interpreter, which the rechecked one runs for a step, too.
         pytest.param("transformer", "reference", marks=pytest.mark.full),
+        pytest.param("transformer", "compiled", marks=pytest.mark.full),
         pytest.param("recurrent", "compiled", marks=pytest.mark.full),
     ],
 )

@@ -241,7 +241,7 @@ def measured_elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
     ("kind", "model"),
     [
         ("transformer", {}),
-        ("transformer", {"tied_embeddings": False, "bias": True}),
+        pytest.param("transformer", {"tied_embeddings": False, "bias": True}, marks=pytest.mark.full),
         ("recurrent", {"cell": "lstm"}),
         ("recurrent", {"cell": "rnn", "tied_embeddings": False}),
     ],
