@@ -58,7 +58,9 @@ contract DisputeHandler is Handler {
         uint256 place = luck % count;
         length = length * (place + 1) / count - length * place / count;
         if (length == 1) return;
-        bytes memory call = abi.encodeCall(IDisputeGame.narrow, (position, place, _points(length, luck)));
+        // Roots that nobody has put on the table yet: with the other side's own there would be nothing to dispute.
+        uint256 seed = uint256(keccak256(abi.encode(luck, position.moves)));
+        bytes memory call = abi.encodeCall(IDisputeGame.narrow, (position, place, _points(length, seed)));
         (address mover, address waiter) = _sides(position);
         if (waiter != mover) _mustFail(waiter, address(GAME), call, "moved out of turn");
         _mustFail(address(0xBAD), address(GAME), call, "moved for somebody else");
@@ -69,7 +71,7 @@ contract DisputeHandler is Handler {
         }
         vm.recordLogs();
         vm.prank(mover);
-        GAME.narrow(position, place, _points(length, luck));
+        GAME.narrow(position, place, _points(length, seed));
         (IDisputeGame.Position memory next,) = abi.decode(vm.getRecordedLogs()[0].data, (IDisputeGame.Position, bytes));
         _positions[position.matter.game] = abi.encode(next);
         (mover,) = _sides(next);
