@@ -157,7 +157,8 @@ def test_two_members_agree_are_paid_and_the_window_ends_early(scene: Scene) -> N
     scene.run(anna, boris)
     audit = scene.reader.audit(scene.key)
     assert any(audit.agreed)
-    assert scene.reader.slot(scene.task.number, 0).deadline == end - WINDOW + scene.reader.window_floor(1)
+    floor = scene.reader.window_floor(scene.task.number)
+    assert scene.reader.slot(scene.task.number, 0).deadline == end - WINDOW + floor
     assert anna.fees + boris.fees == VOTES * FEE
     for name, member in (("anna", anna), ("boris", boris)):
         client = scene.world.client(name)
