@@ -62,12 +62,17 @@ class World:
 
 
 def drawn(world: World, task: Task, root: bytes) -> Audit:
-    """A drawn audit in which both auditors have votes."""
-    anna = world.client("anna")
-    key = anna.request_audit(task.number, 0, 0, root)
-    rpc(world.web3, "anvil_mine", hex(3))
-    anna.draw_audit(key)
-    return anna.audit(key)
+    """A drawn audit in which both auditors have votes. One seed of 256 gives one of them none: that is undone."""
+    while True:
+        before = rpc(world.web3, "evm_snapshot")
+        stranger = world.client("stranger")
+        key = stranger.request_audit(task.number, 0, 0, root)
+        rpc(world.web3, "anvil_mine", hex(3))
+        stranger.draw_audit(key)
+        if all(stranger.votes_of(key, world.client(name).address) for name in ("anna", "boris")):
+            return stranger.audit(key)
+        rpc(world.web3, "evm_revert", before)
+        rpc(world.web3, "evm_increaseTime", 1)  # another time makes another hash
 
 
 def commit(client: CommitteeClient, audit: Audit, root: bytes) -> bytes:
