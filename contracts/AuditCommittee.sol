@@ -32,8 +32,8 @@ contract AuditCommittee is SeatRegister {
     constructor(address vault_, address ledger_, uint96 seatStake_, uint32 seatAge_, uint32 revealSeconds_)
         SeatRegister(vault_, seatStake_, seatAge_)
     {
-        require(ledger_ != address(0), InvalidCommitteeParameter("ledger", 0));
-        require(revealSeconds_ > 0, InvalidCommitteeParameter("revealSeconds", 0));
+        require(ledger_ != address(0), InvalidParameter("ledger", 0));
+        require(revealSeconds_ > 0, InvalidParameter("revealSeconds", 0));
         _LEDGER = ITrainingLedger(ledger_);
         _REVEAL_SECONDS = revealSeconds_;
     }

@@ -22,10 +22,10 @@ abstract contract SeatRegister is IAuditCommittee {
     mapping(address owner => uint256) public busyUntil;
 
     constructor(address vault_, uint96 seatStake_, uint32 seatAge_) {
-        require(vault_ != address(0), InvalidCommitteeParameter("vault", 0));
-        require(seatStake_ > 0, InvalidCommitteeParameter("seatStake", 0));
+        require(vault_ != address(0), InvalidParameter("vault", 0));
+        require(seatStake_ > 0, InvalidParameter("seatStake", 0));
         // INVARIANT: a seat taken in the block of a request never counts in it.
-        require(seatAge_ > 0, InvalidCommitteeParameter("seatAge", 0));
+        require(seatAge_ > 0, InvalidParameter("seatAge", 0));
         _VAULT = IStakeVault(vault_);
         _SEAT_STAKE = seatStake_;
         _SEAT_AGE = seatAge_;

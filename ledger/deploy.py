@@ -247,31 +247,16 @@ def deploy(
     """
     artifacts = compile_contracts()
     owner = Web3.to_checksum_address(sender.address)
-    if token is None:
-        supply = abi_encode(["address", "uint256"], [owner, parameters.token_supply])
-        token = _create(sender, artifacts["TrainingToken"], supply)[0]
-    elif not web3.eth.get_code(Web3.to_checksum_address(token), "latest"):
-        raise ChainError(f"There is no token contract at {token}.", remedy="Name the address of an ERC-20.")
-    token = Web3.to_checksum_address(token)
-    referee, _ = _create(sender, artifacts["StepReferee"], b"")
+    token = _token(web3, sender, artifacts, token, supply=parameters.token_supply)
+    referee, _ = _create(sender, artifacts["StepReferee"])
     nonce = web3.eth.get_transaction_count(owner, "pending")
     committee, ledger = predict_address(owner, nonce + 1), predict_address(owner, nonce + 3)
-    controllers = [token, ledger, committee, parameters.unbonding_delay]
-    vault, _ = _create(
-        sender, artifacts["StakeVault"], abi_encode(["address", "address", "address", "uint64"], controllers)
-    )
-    seats = [vault, ledger, parameters.seat_stake, parameters.seat_age, parameters.reveal_seconds]
-    _create(
-        sender, artifacts["AuditCommittee"], abi_encode(["address", "address", "uint96", "uint32", "uint32"], seats)
-    )
-    clocks = [ledger, referee, parameters.minimum_clock, parameters.minimum_move]
-    game, _ = _create(sender, artifacts["DisputeGame"], abi_encode(["address", "address", "uint32", "uint32"], clocks))
-    limits = [vault, game, committee, parameters.minimum_bond, parameters.minimum_window, parameters.minimum_lease]
-    actual, receipt_block = _create(
-        sender,
-        artifacts["TrainingLedger"],
-        abi_encode(["address", "address", "address", "uint96", "uint32", "uint32"], limits),
-    )
+    p = parameters
+    vault, _ = _create(sender, artifacts["StakeVault"], token, ledger, committee, p.unbonding_delay)
+    _create(sender, artifacts["AuditCommittee"], vault, ledger, p.seat_stake, p.seat_age, p.reveal_seconds)
+    game, _ = _create(sender, artifacts["DisputeGame"], ledger, referee, p.minimum_clock, p.minimum_move)
+    limits = (p.minimum_bond, p.minimum_window, p.minimum_lease)
+    actual, receipt_block = _create(sender, artifacts["TrainingLedger"], vault, game, committee, *limits)
     if actual != ledger:
         raise ChainError(
             f"The ledger came to be at {actual}, not at {ledger}: another transaction of {owner} went between.",
@@ -294,6 +279,18 @@ def deploy(
         parameters=parameters,
         version=__version__,
     )
+
+
+def _token(
+    web3: Web3, sender: TransactionSender, artifacts: Mapping[str, Artifact], given: str | None, *, supply: int
+) -> str:
+    """Address of the token: the one given, which has to be there, or a new one whose supply the deployer gets."""
+    if given is None:
+        return _create(sender, artifacts["TrainingToken"], sender.address, supply)[0]
+    token = str(Web3.to_checksum_address(given))
+    if not web3.eth.get_code(Web3.to_checksum_address(token), "latest"):
+        raise ChainError(f"There is no token contract at {given}.", remedy="Name the address of an ERC-20.")
+    return token
 
 
 def _is_training_token(web3: Web3, token: str, artifacts: Mapping[str, Artifact]) -> bool:
@@ -324,8 +321,10 @@ def _record_path(path: Path) -> Path:
     return path if path.suffix == ".json" else path / "deployment.json"
 
 
-def _create(sender: TransactionSender, artifact: Artifact, arguments: bytes) -> tuple[str, tuple[int, str]]:
-    """Deploys one contract; returns its address, and the number and hash of its block."""
+def _create(sender: TransactionSender, artifact: Artifact, *values: object) -> tuple[str, tuple[int, str]]:
+    """Deploys one contract with its constructor's arguments; returns its address, and its block's number and hash."""
+    inputs = [entry["inputs"] for entry in artifact.abi if entry["type"] == "constructor"]
+    arguments = abi_encode([one["type"] for one in inputs[0]], values) if inputs else b""
     request: dict[str, Any] = {"data": "0x" + (artifact.bytecode + arguments).hex()}
     receipt = sender.send_request(request, contract=artifact.name, method="constructor")
     if receipt.contract_address is None:

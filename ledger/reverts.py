@@ -31,6 +31,7 @@ _REMEDIES: Mapping[str, str] = {
     "LeaseOver": "The lease ran out before the submission; claim the slot again if it is still open.",
     "OnlyRequester": "Act as the requester with --account.",
     "NotAuthorised": "Let the stake's owner allow this account with `trainledger account authorise`.",
+    "NotAuthorisedFor": "Let the seats' owner allow this account with `trainledger account authorise`.",
     "InsufficientFreeStake": "Stake more with `trainledger account stake`.",
     "StakeTooSmall": "Stake more with `trainledger account stake`, or take a task with another admission.",
     "TicketBlockUnknown": "The ticket is too old; find a new one.",

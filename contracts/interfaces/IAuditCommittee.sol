@@ -77,7 +77,7 @@ interface IAuditCommittee {
     event AuditClosed(AttemptKey indexed audit, uint256 released);
 
     /// @notice Thrown at deployment; `field` is the parameter's name and `value` what it was.
-    error InvalidCommitteeParameter(string field, uint256 value);
+    error InvalidParameter(string field, uint256 value);
     /// @notice Thrown when no seats, or more than `most`, are asked for at once.
     error WrongSeatCount(uint256 count, uint256 most);
     /// @notice Thrown when there is no seat of that index.

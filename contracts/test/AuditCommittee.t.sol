@@ -10,6 +10,13 @@ import {AuditFixture} from "./base/AuditFixture.sol";
 contract AuditCommitteeTest is AuditFixture {
     Root private constant OTHER_STATE = Root.wrap(keccak256("another state"));
 
+    function test_windowFloor_isTheLeaseOrTheDeploymentsLeastWindow() public {
+        vm.assertEq(ledger.windowFloor(_task), LEASE, "the lease");
+        ITrainingLedger.TaskParameters memory p = parameters();
+        p.leaseSeconds = MINIMUM_LEASE;
+        vm.assertEq(ledger.windowFloor(post(p)), MINIMUM_WINDOW, "the least window");
+    }
+
     function test_request_keepsSeatsFeeAndState() public {
         vm.expectEmit(true, true, true, true, address(committee));
         emit IAuditCommittee.AuditRequested(_audit, _root, block.number + 2, 2 * SEATS_EACH);

@@ -211,6 +211,6 @@ contract SeatRegisterTest is AuditFixture {
     }
 
     function _refusedParameter(string memory field) private {
-        vm.expectRevert(abi.encodeWithSelector(IAuditCommittee.InvalidCommitteeParameter.selector, field, 0));
+        vm.expectRevert(abi.encodeWithSelector(IAuditCommittee.InvalidParameter.selector, field, 0));
     }
 }

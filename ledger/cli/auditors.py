@@ -57,9 +57,9 @@ def resign(context: CommandContext, count: _Count) -> None:
     held = client.seats_of(address)
     if count > held:
         raise UsageError(f"{address} has {held} seats, fewer than {count}.", remedy="Give up no more than there are.")
-    for _ in range(count):
-        # Each in turn: giving one up may move another of one's own.
-        client.resign(client.seat_indexes(address, 1)[0])
+    # From the last one down: what moves into a place that was given up is then nobody's of the account.
+    for index in client.seat_indexes(address, count):
+        client.resign(index)
     document = _status(client, address)
     context.emit(document, lambda console: console.print(f"{document['seats']} seats are left."))
 

@@ -19,7 +19,7 @@ from ledger.disputes.positions import GameView, Outcome
 from ledger.errors import ChainError
 from ledger.keys import Wallet
 from ledger.reverts import ErrorDecoder
-from ledger.rpc import rpc
+from ledger.rpc import connect, rpc
 from ledger.tx import Receipt, TransactionSender
 from ledger.types import Task, TaskParameters
 from trainer.dispute import judge, rules
@@ -161,6 +161,19 @@ class Accounts:
         self.chain, self.web3 = chain, bank.web3
         self._deployment, self._bank, self._artifacts = deployment, bank, artifacts
         self._known: dict[str, DisputeClient] = {}
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(
+        cls, chain: LocalChain, deployment: Deployment, deployer: Wallet, artifacts: Mapping[str, Artifact]
+    ) -> Iterator[Accounts]:
+        """Those of every game, with money; what the block does on the chain is taken back."""
+        web3 = connect(chain.rpc_url)
+        sender = TransactionSender(web3, deployer, errors=ErrorDecoder(artifacts))
+        made = cls(chain, deployment, DisputeClient(web3, deployment, sender, artifacts=artifacts), artifacts)
+        with made.undone():
+            made.fund("requester", "worker", "doubter")
+            yield made
 
     def __call__(self, name: str) -> DisputeClient:
         if name not in self._known:

@@ -11,7 +11,6 @@ import pytest
 from chain_games import BOND, STAKE, Accounts, ChainWorld, post_world
 from fake_games import FixedTruths, Heard
 from liars import plants
-from web3 import Web3
 from worlds import LONG, world
 
 from ledger.anvil import LocalChain
@@ -20,9 +19,7 @@ from ledger.deploy import Deployment
 from ledger.disputes.client import DisputeClient
 from ledger.disputes.positions import GameView, Outcome
 from ledger.keys import Wallet
-from ledger.reverts import ErrorDecoder
 from ledger.rpc import rpc
-from ledger.tx import TransactionSender
 from trainer.dispute.player import Player
 from trainer.dispute.values import Truth
 
@@ -103,13 +100,10 @@ class Stage:
 
 @pytest.fixture
 def accounts(
-    chain: LocalChain, web3: Web3, deployment: Deployment, deployer: Wallet, artifacts: dict[str, Artifact]
+    chain: LocalChain, deployment: Deployment, deployer: Wallet, artifacts: dict[str, Artifact]
 ) -> Iterator[Accounts]:
-    sender = TransactionSender(web3, deployer, errors=ErrorDecoder(artifacts))
-    made = Accounts(chain, deployment, DisputeClient(web3, deployment, sender, artifacts=artifacts), artifacts)
-    with made.undone():
-        made.fund("requester", "worker", "doubter")
-        yield made
+    with Accounts.opened(chain, deployment, deployer, artifacts) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("honest", ["worker", "doubter"])

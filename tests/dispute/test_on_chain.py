@@ -12,7 +12,6 @@ from fake_games import FixedTruths, Heard
 from liars import Plant, plants
 from plain_truth import PlainSegment
 from spoilt_moves import spoilt
-from web3 import Web3
 from worlds import LONG, LONGEST, SHORT, World, primitive_world, random_world, world
 
 from ledger.anvil import LocalChain
@@ -22,8 +21,6 @@ from ledger.disputes.client import DisputeClient
 from ledger.disputes.positions import GameView, Outcome
 from ledger.errors import ContractReverted
 from ledger.keys import Wallet
-from ledger.reverts import ErrorDecoder
-from ledger.tx import TransactionSender
 from ledger.types import SlotStatus
 from trainer.dispute import judge, rules
 from trainer.dispute.player import Player
@@ -42,13 +39,10 @@ def heavy(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def accounts(
-    chain: LocalChain, web3: Web3, deployment: Deployment, deployer: Wallet, artifacts: dict[str, Artifact]
+    chain: LocalChain, deployment: Deployment, deployer: Wallet, artifacts: dict[str, Artifact]
 ) -> Iterator[Accounts]:
-    sender = TransactionSender(web3, deployer, errors=ErrorDecoder(artifacts))
-    made = Accounts(chain, deployment, DisputeClient(web3, deployment, sender, artifacts=artifacts), artifacts)
-    with made.undone():
-        made.fund("requester", "worker", "doubter")
-        yield made
+    with Accounts.opened(chain, deployment, deployer, artifacts) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,9 @@ def _audit(context: CommandContext, options: AuditOptions, stake_of: str | None)
         )
         member = None
         if options.challenge and not options.once:
-            findings = FindingFolder(folder / "findings")
+            # Of this deployment alone: another one's audit of the same number has another seed.
+            deployed = f"{client.deployment.chain_id}-{client.deployment.ledger.lower()}"
+            findings = FindingFolder(folder / "findings" / deployed)
             member = CommitteeMember(
                 client, source, owner=owner, findings=findings, reporter=reporter, clock=time.monotonic
             )

@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +75,7 @@ class Finding:
 
 
 class FindingFolder:
-    """Findings on disk, one file each. Only for who reveals them: their salts are secret until then."""
+    """Findings of one deployment on disk, a file each. Their salts are secret until they are revealed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -141,6 +142,7 @@ class CommitteeMember:
         self._open = {one.key: one for one in findings.all()}
         self._left: set[int] = set()  # audits without a vote of ours, or over
         self._again: dict[int, float] = {}
+        self._hindered: dict[int, str] = {}  # what was said of it last
         self.fees = 0
 
     @property
@@ -157,7 +159,7 @@ class CommitteeMember:
             ResourceError: disk or memory ran out.
         """
         for finding in list(self._open.values()):
-            if self._tried(finding.key, lambda one=finding: self._go_on(one)):  # type: ignore[misc]  # bound at once
+            if self._tried(finding.key, partial(self._go_on, finding)):
                 return True
         submitted = [view for view in views if view.slot.status is SlotStatus.SUBMITTED]
         if not submitted or not self._chain.seats_of(self._owner):
@@ -166,7 +168,7 @@ class CommitteeMember:
             key = _key_of(view.slot)
             if key in self._open or key in self._left or self._again.get(key, 0.0) > self._clock():
                 continue
-            if self._tried(key, lambda one=view: self._take_part(one, segment_of)):  # type: ignore[misc]  # as above
+            if self._tried(key, partial(self._take_part, view, segment_of)):
                 return True
         return False
 
@@ -178,8 +180,9 @@ class CommitteeMember:
             if isinstance(error, ChainError) and is_outage(error):
                 raise
             self._again[key] = self._clock() + _PAUSE
-            if not isinstance(error, ContractReverted):
-                self._say("audit-hindered", key, f"no part was taken in its audit: {error.problem}")
+            if not isinstance(error, ContractReverted) and self._hindered.get(key) != error.problem:
+                self._hindered[key] = error.problem
+                self._say("audit-hindered", key, f"no part is taken in its audit yet: {error.problem}")
             return False
 
     def _stage(self, audit: Audit) -> Stage:
