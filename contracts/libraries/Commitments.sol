@@ -14,6 +14,7 @@ library Commitments {
     uint8 internal constant TRACE = 3;
     uint8 internal constant PROGRAM = 4;
     uint8 internal constant DATASET = 5;
+    uint8 internal constant INPUTS = 7;
 
     /// @notice Types of seals of programs: of one program, and of a task's programs.
     uint8 internal constant TYPE_PROGRAM = 1;

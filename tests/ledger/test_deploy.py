@@ -113,7 +113,7 @@ def test_load_missing_record_says_what_to_do(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda record: record.pop("vault"), "lacks vault"),
-        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/3"),
+        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/4"),
         (lambda record: record.update(ledger="0x12"), "is damaged"),
         (lambda record: record["parameters"].pop("minimum_bond"), "is damaged"),
     ],
