@@ -237,7 +237,8 @@ def deploy(
 ) -> Deployment:
     """Deploys vault, ledger, dispute game, referee, audit committee, round book, and a token unless one is given.
 
-    They know each other by immutable addresses, so some are told others' before those exist: the address of a contract follows from its deployer and nonce.
+    They know each other by immutable addresses, so some are told others' before those exist: the address of a contract
+    follows from its deployer and nonce.
 
     Args:
         token: an existing ERC-20 that moves exact amounts and can be burned.
