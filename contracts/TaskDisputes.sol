@@ -49,7 +49,8 @@ abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
             leaseSeconds: terms.leaseSeconds,
             baseRoot: _base(task, round),
             programRoot: _tasks[task].programRoot,
-            datasetRoot: _tasks[task].datasetRoot
+            datasetRoot: _tasks[task].datasetRoot,
+            merge: false
         });
     }
 

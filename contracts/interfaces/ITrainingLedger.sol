@@ -135,6 +135,8 @@ interface ITrainingLedger {
     }
 
     /// @notice What a game has to know of the submission that it is about.
+    /// @param baseRoot Of a merge, the root of its inputs.
+    /// @param merge Whether it is a merge, which has one step.
     struct Disputed {
         address worker;
         uint32 steps;
@@ -142,6 +144,7 @@ interface ITrainingLedger {
         Root baseRoot;
         Root programRoot;
         Root datasetRoot;
+        bool merge;
     }
 
     event TaskPosted(

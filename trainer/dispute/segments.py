@@ -13,7 +13,7 @@ from ledger.disputes.positions import Matter, Phase, Position
 from ledger.errors import BlobCorrupt, BlobMissing, DataError
 from ledger.types import Slot, Task
 from trainer.checkpoints import load_state
-from trainer.dispute.explain import Explanation, explain
+from trainer.dispute.explain import Explanation, explain, program_of
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.truth import SegmentTruth
 from trainer.engine.engines import Engine, ReferenceEngine
@@ -29,7 +29,12 @@ _JOURNALS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What a submission is about: the same segment, the same values, whoever submitted or challenged it."""
+    """What a submission is about: the same segment, the same values, whoever submitted or challenged it.
+
+    Attributes:
+        base: root of the state before; of a merge, of its inputs.
+        merge: whether its one step is of the task's merge program.
+    """
 
     task: int
     round: int
@@ -38,6 +43,7 @@ class Segment:
     base: bytes
     task_program: bytes
     dataset: bytes
+    merge: bool = False
 
     @staticmethod
     def of_matter(matter: Matter) -> Segment:
@@ -50,11 +56,13 @@ class Segment:
             base=matter.base,
             task_program=matter.task_program,
             dataset=matter.dataset,
+            merge=matter.merge,
         )
 
     @staticmethod
     def of_slot(task: Task, slot: Slot, base: bytes) -> Segment:
-        """The segment of a submission."""
+        """The segment of a submission: the merge, in the slot after those that train."""
+        slots = task.parameters.slots_per_round
         return Segment(
             task=slot.task,
             round=slot.round,
@@ -63,6 +71,7 @@ class Segment:
             base=base,
             task_program=task.parameters.program_root,
             dataset=task.parameters.dataset_root,
+            merge=slots > 1 and slot.slot == slots,
         )
 
     @property
@@ -127,8 +136,7 @@ class SegmentSource:
         if position.phase is Phase.RUNS:
             return None
         program = self._materials_of(Segment.of_matter(position.matter)).program
-        built = program.training if position.run.number < position.matter.steps else program.evaluation
-        return explain(built.program, position)
+        return explain(program_of(program, position).program, position)
 
     def distrust(self) -> bool:
         """Goes on with the reference engine, and forgets what another one has computed. False if there is none left."""
