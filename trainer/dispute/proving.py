@@ -22,9 +22,9 @@ from trainer.commit.proofs import climb, parting_height
 from trainer.dispute.sources import Scene
 from trainer.program.exact.operations import MAXIMUM_RANK, UNCHANGED, Code, DType
 
-_TASK_RECORDS, _TASK_TYPE = 5, 2  # of a task's programs (docs/programs.md)
+_TASK_RECORDS, _TASK_TYPE = 6, 2  # of a task's programs (docs/programs.md)
 _PROGRAM_TYPE = 1
-_TASK_HEAD = b"TLXT\x00\x01\x00\x00"
+_TASK_HEAD = b"TLXT\x00\x02\x00\x00"
 _HEAD, _HEADER_BYTES = b"TLXP\x00\x01", 20
 _WIDTHS = {int(dtype): dtype.size for dtype in DType}
 _FOLDS = (Code.MATMUL, Code.SUM, Code.MAX, Code.SCATTER_ADD)
