@@ -206,8 +206,8 @@ class PlainSegment:
         self.base, self.steps, self.seed, self.dataset = list(state), steps, seed, dataset
         self._batches, self._lies, self._proofs = batches, lies or {}, proofs
         self._runs: list[PlainRun] = []
-        own = [b"TLXT\x00\x01\x00\x00" + seed.to_bytes(8, "big")]
-        own += [*(program_root(one.program) for one in self.programs), bytes(32), b"description".ljust(32)]
+        own = [b"TLXT\x00\x02\x00\x00" + seed.to_bytes(8, "big")]
+        own += [*(program_root(one.program) for one in self.programs), bytes(32), b"description".ljust(32), bytes(32)]
         self._records = own if records is None else list(records)
 
     @property

@@ -80,9 +80,8 @@ class ProgramWriter:
             self._next()
         for number, state in enumerate(self.states):
             self.states[number] = self._with_source(state)
-        program = Program(
-            self.rng.choice(list(Role)), tuple(self.states), tuple(self.constants), tuple(self.operations)
-        )
+        role = self.rng.choice([Role.TRAIN, Role.EVALUATE, Role.GENERATE])
+        program = Program(role, tuple(self.states), tuple(self.constants), tuple(self.operations))
         return RandomProgram(program, self.state_data, self.constant_data)
 
     def _given(self) -> None:
