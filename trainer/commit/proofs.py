@@ -84,7 +84,7 @@ def root_before(states: int, inputs: int, number: int, tensor_root: bytes, sibli
 
     Args:
         states: tensors of one state. inputs: states that a merge takes beside its base; 0 in every other run.
-        number: below states · (inputs + 1): tensor number mod states of state number div states, of which 0 is the base.
+        number: below states · (inputs + 1): tensor number mod states of state number div states; state 0 is the base.
         siblings: to the root of the tensor's state, then to that of the inputs; as many as `before_depth` says.
     """
     state, tensor = divmod(number, states)

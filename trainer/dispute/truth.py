@@ -147,7 +147,7 @@ class SegmentTruth:
         return self.steps + 1
 
     def state_root(self, run: int) -> bytes:
-        """Root of the state before a run, before run 0 of a merge that of its inputs; of `runs`, of the segment's result.
+        """Root of the state before a run, of a merge's run 0 that of its inputs; of `runs`, of the segment's result.
 
         Raises IndexError outside.
         """
