@@ -67,8 +67,7 @@ contract DisputeGame is GameBoard {
         // forge-lint: disable-next-line(unsafe-typecast)
         run.number = uint32(position.low); // at most `steps`
         run.stateBefore = Root.wrap(position.agreed);
-        bool training = run.number < position.matter.steps;
-        ProgramRecords.enterProgram(run, position.matter.taskProgram, training, proof);
+        ProgramRecords.enterProgram(run, position.matter, proof);
         bytes32 root = GameViews.postTree(position, Commitments.TRACE, uint64(run.operations) + 1, nodes);
         run.frontier = new bytes32[](position.tree.height);
         GameViews.checkCount(stateSiblings.length, position.tree.height);
@@ -271,7 +270,8 @@ contract DisputeGame is GameBoard {
             submitted: opening.submitted,
             claimed: Root.wrap(0),
             taskProgram: disputed.programRoot,
-            dataset: disputed.datasetRoot
+            dataset: disputed.datasetRoot,
+            merge: disputed.merge
         });
     }
 
@@ -345,11 +345,10 @@ contract DisputeGame is GameBoard {
         Commitments.checkProof(Commitments.leaf(Commitments.PROGRAM, record), subject.record);
     }
 
+    /// @dev Of a merge, an unchanged tensor is the base's: its first input's.
     function _checkUnchanged(Run memory run, uint64 index, bytes32 tensorRoot, bytes32[] calldata path) private view {
-        Commitments.checkLength(path.length, Commitments.depth(run.states));
-        bytes32 hash = Commitments.leafOfRoot(Commitments.STATE, tensorRoot);
-        hash = Commitments.climb(Commitments.STATE, hash, index, path);
-        Commitments.checkProof(Commitments.seal(Commitments.STATE, 0, run.states, hash), Root.unwrap(run.stateBefore));
+        bytes32 root = Commitments.rootBefore(run.states, run.inputs, index, tensorRoot, path);
+        Commitments.checkProof(root, Root.unwrap(run.stateBefore));
     }
 
     /// @dev All outputs are agreed: the last leaf of the trace, number `operations`, has been reached.
@@ -366,6 +365,7 @@ contract DisputeGame is GameBoard {
         return IStepReferee.Scene({
             stateBefore: run.stateBefore,
             program: run.program,
+            inputs: run.inputs,
             states: run.states,
             constants: run.constants,
             operations: run.operations,

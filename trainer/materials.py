@@ -142,13 +142,13 @@ def fetch_program(root: bytes, store: BlobStore) -> TaskProgram:
         raise BlobCorrupt(path, f"its root is {root_hex(manifest.root)}")
     left = MAXIMUM_CONSTANT_BYTES
     programs: list[BuiltProgram | None] = []
-    for one in (manifest.training, manifest.evaluation, manifest.generation):
+    for one in (manifest.training, manifest.evaluation, manifest.generation, manifest.merge):
         program = None if one is None else _fetch_single(one, store)
         constants = () if program is None else constants_of(program, left)
         left -= sum(_bytes_of(constant) for constant in constants)
         tensors = tuple(_fetch_constant(constant, store) for constant in constants)
         programs.append(None if program is None else BuiltProgram(program, tensors))
-    training, evaluation, generation = programs
+    training, evaluation, generation, merge = programs
     assert training is not None  # the manifest has both
     assert evaluation is not None
     return TaskProgram(
@@ -156,6 +156,7 @@ def fetch_program(root: bytes, store: BlobStore) -> TaskProgram:
         training=training,
         evaluation=evaluation,
         generation=generation,
+        merge=merge,
         description=manifest.description,
     )
 

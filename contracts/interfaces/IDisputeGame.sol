@@ -33,6 +33,8 @@ interface IDisputeGame {
     /// @param submitted The state root submitted, `claimed` the challenger's.
     /// @param steps Training steps of the submission: it has steps + 1 runs.
     /// @param clock Seconds that each side has in all.
+    /// @param base The state root that the segment starts from; of a merge, the root of its inputs.
+    /// @param merge Whether run 0 is of the task's merge program, not of its training program.
     struct Matter {
         uint256 game;
         TaskId task;
@@ -48,13 +50,15 @@ interface IDisputeGame {
         Root claimed;
         Root taskProgram;
         Root dataset;
+        bool merge;
     }
 
-    /// @notice The run entered; zero before. `depth` of the trace and `frontier` as in `IStepReferee.Scene`.
+    /// @notice The run entered; zero before. `inputs` and `frontier` as in `IStepReferee.Scene`.
     struct Run {
         uint32 number;
         Root stateBefore;
         Root program;
+        uint8 inputs;
         uint32 states;
         uint32 constants;
         uint32 operations;
@@ -134,8 +138,8 @@ interface IDisputeGame {
         bytes32[] siblings;
     }
 
-    /// @notice What proves the program of a run against the task's program root: the task's records 0 (seed) and 1 or 2
-    /// (root of the training or evaluation program), and the program's header with its proof.
+    /// @notice What proves the program of a run against the task's program root: the task's records 0 (seed) and 1, 2 or 5
+    /// (root of the training, evaluation or merge program), and the program's header with its proof.
     struct ProgramProof {
         uint64 seed;
         bytes32[] seedSiblings;

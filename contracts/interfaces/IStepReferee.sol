@@ -9,7 +9,8 @@ import {Root} from "../types/Identifiers.sol";
 /// @dev INVARIANT: it reverts on malformed evidence only, never on data. It has no storage and knows no parties.
 interface IStepReferee {
     /// @notice What both parties agree on.
-    /// @param stateBefore Root of the state before the run.
+    /// @param stateBefore Root of the state before the run; of a merge, of its inputs.
+    /// @param inputs States that a merge takes beside its base; 0 in every other run.
     /// @param program Root of the run's program; `states`, `constants` and `operations` count its records by kind.
     /// @param reached Number of the operation in question (`operations`: the state after the run). Outputs of the
     /// operations before it are agreed, and are proved against `frontier`.
@@ -21,6 +22,7 @@ interface IStepReferee {
     struct Scene {
         Root stateBefore;
         Root program;
+        uint8 inputs;
         uint32 states;
         uint32 constants;
         uint32 operations;
@@ -32,13 +34,15 @@ interface IStepReferee {
     }
 
     /// @notice Whole chunks of one committed tensor (or part of the data set), side by side, proved by a range proof.
-    /// @param number What is read: an operation, a tensor of the state before, a constant, or a part of the data set.
+    /// @param number What is read: an operation, a tensor of the state before (of a merge, tensor i of input j of n tensors
+    /// is n * j + i), a constant, or a part of the data set.
     /// @param dtype Number of the dtype (docs/formats.md, section 1), bound by the tensor's seal.
     /// @param size Bytes of the whole tensor, bound by the tensor's seal.
     /// @param firstChunk Index of the first chunk given.
     /// @param chunks A multiple of 1,024 bytes.
     /// @param siblings Range proof of the chunks in the tensor's tree.
-    /// @param path Proof of the tensor's root in the frontier, the state or the data set; empty for a constant.
+    /// @param path Proof of the tensor's root in the frontier, the state or the data set; of a merge, in the state and then
+    /// of that in the inputs; empty for a constant.
     struct Source {
         uint32 number;
         uint8 dtype;

@@ -109,6 +109,29 @@ library Commitments {
         }
     }
 
+    /// @notice What a run begins with, from the root of one tensor of it: the root of the state before it, or of a merge
+    /// the root of its inputs, which are states themselves.
+    /// @param states Tensors of one state; above 0.
+    /// @param inputs States that a merge takes beside its base; 0 in every other run.
+    /// @param number Below `states * (inputs + 1)`: tensor number % states of state number / states; state 0 is the base.
+    /// @param path From the bottom up: to the root of the tensor's state, then to that of the inputs.
+    function rootBefore(uint256 states, uint256 inputs, uint256 number, bytes32 tensorRoot, bytes32[] calldata path)
+        internal
+        view
+        returns (bytes32 root)
+    {
+        uint256 levels = depth(states);
+        checkLength(path.length, inputs == 0 ? levels : levels + depth(inputs + 1));
+        root = climb(STATE, leafOfRoot(STATE, tensorRoot), number % states, path[:levels]);
+        // forge-lint: disable-start(unsafe-typecast)
+        // Both are counts in a program's header.
+        root = seal(STATE, 0, uint64(states), root);
+        if (inputs == 0) return root;
+        root = climb(INPUTS, leafOfRoot(INPUTS, root), number / states, path[levels:]);
+        root = seal(INPUTS, 0, uint64(inputs + 1), root);
+        // forge-lint: disable-end(unsafe-typecast)
+    }
+
     /// @notice Leaf hashes of whole chunks of a tensor or of a part of a data set.
     /// @param chunks A multiple of 1,024 bytes; a rest is ignored.
     function chunkLeaves(uint8 kind, bytes calldata chunks) internal view returns (bytes32[] memory leaves) {

@@ -14,8 +14,11 @@ library ProgramRecords {
     /// @notice Source of a state's tensor that no operation writes.
     uint32 internal constant UNCHANGED = 0xffffffff;
 
-    uint256 private constant TASK_RECORDS = 5;
-    bytes8 private constant TASK_HEAD = "TLXT\x00\x01\x00\x00";
+    uint256 private constant TASK_RECORDS = 6;
+    uint256 private constant TRAINING = 1;
+    uint256 private constant EVALUATION = 2;
+    uint256 private constant MERGE = 5;
+    bytes8 private constant TASK_HEAD = "TLXT\x00\x02\x00\x00";
     bytes6 private constant PROGRAM_HEAD = "TLXP\x00\x01";
     uint256 private constant HEADER_BYTES = 20;
     uint256 private constant LARGEST_RANK = 6;
@@ -25,23 +28,26 @@ library ProgramRecords {
     uint8 private constant MAX = 8;
     uint8 private constant SCATTER_ADD = 10;
 
-    /// @notice Proves the program of a run against the task's program root, and reads how many records it has.
-    /// @param training Whether it is the training program; the evaluation program otherwise.
-    /// @param run Gets program, seed and counts.
+    /// @notice Proves the program of run `run.number` against the task's program root, and reads what it takes and how
+    /// many records it has.
+    /// @param run Gets program, seed, inputs and counts.
     function enterProgram(
         IDisputeGame.Run memory run,
-        Root taskProgram,
-        bool training,
+        IDisputeGame.Matter memory matter,
         IDisputeGame.ProgramProof calldata proof
     ) internal view {
         bytes32 seedLeaf = sha256(abi.encodePacked(uint8(0), Commitments.PROGRAM, TASK_HEAD, proof.seed));
-        _checkTaskRecord(seedLeaf, 0, proof.seedSiblings, taskProgram);
+        _checkTaskRecord(seedLeaf, 0, proof.seedSiblings, matter.taskProgram);
+        uint256 place = _placeOf(run.number, matter);
         bytes32 programLeaf = Commitments.leafOfRoot(Commitments.PROGRAM, Root.unwrap(proof.program));
-        _checkTaskRecord(programLeaf, training ? 1 : 2, proof.programSiblings, taskProgram);
+        _checkTaskRecord(programLeaf, place, proof.programSiblings, matter.taskProgram);
 
         bytes calldata header = proof.header.data;
         bool good = header.length == HEADER_BYTES && bytes6(header) == PROGRAM_HEAD;
         require(good, IStepReferee.WrongRecord(header));
+        run.inputs = uint8(header[7]);
+        // INVARIANT: what a run begins with is inputs in run 0 of a merge and a state in all others, whatever the header.
+        require(place == MERGE ? run.inputs > 1 : run.inputs == 0, IStepReferee.WrongRecord(header));
         (run.program, run.seed) = (proof.program, proof.seed);
         (run.states, run.constants, run.operations) = (_word(header, 8), _word(header, 12), _word(header, 16));
         checkRecord(run, 0, proof.header);
@@ -96,6 +102,12 @@ library ProgramRecords {
         hash = Commitments.climb(Commitments.PROGRAM, hash, index, siblings);
         hash = Commitments.seal(Commitments.PROGRAM, Commitments.TYPE_TASK_PROGRAMS, uint64(TASK_RECORDS), hash);
         Commitments.checkProof(hash, Root.unwrap(taskProgram));
+    }
+
+    /// @dev Which of a task's records names the program of a run.
+    function _placeOf(uint32 number, IDisputeGame.Matter memory matter) private pure returns (uint256) {
+        if (number >= matter.steps) return EVALUATION;
+        return matter.merge && number == 0 ? MERGE : TRAINING;
     }
 
     function _size(bytes calldata record, uint8 dtype, uint256 rank, uint256 start) private pure returns (uint64) {

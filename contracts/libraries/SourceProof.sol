@@ -39,18 +39,17 @@ library SourceProof {
         _checkPath(Commitments.TRACE, source, _tensorRoot(Commitments.TENSOR, source), height, scene.frontier[height]);
     }
 
-    /// @notice Accepts tensor `number` of the state before the run.
+    /// @notice Accepts tensor `number` of the state before the run; of a merge, of its inputs side by side.
     function checkState(IStepReferee.Scene calldata scene, IStepReferee.Source calldata source, uint256 number)
         internal
         view
     {
         _checkNumber(source, number);
-        require(number < scene.states, IStepReferee.WrongSource(number, scene.states));
-        Commitments.checkLength(source.path.length, Commitments.depth(scene.states));
-        bytes32 top = _climb(Commitments.STATE, source, _tensorRoot(Commitments.TENSOR, source));
-        Commitments.checkProof(
-            Commitments.seal(Commitments.STATE, 0, scene.states, top), Root.unwrap(scene.stateBefore)
-        );
+        uint256 tensors = uint256(scene.states) * (uint256(scene.inputs) + 1);
+        require(number < tensors, IStepReferee.WrongSource(number, tensors));
+        bytes32 root = _tensorRoot(Commitments.TENSOR, source);
+        root = Commitments.rootBefore(scene.states, scene.inputs, number, root, source.path);
+        Commitments.checkProof(root, Root.unwrap(scene.stateBefore));
     }
 
     /// @notice Accepts constant `number` of the program, whose record is given beside it.

@@ -36,6 +36,7 @@ contract DisputeEndsTest is OpenedGames {
         vm.assertTrue(matter.taskProgram == p.programRoot && matter.dataset == p.datasetRoot, "task's roots");
         vm.assertTrue(position.low == 0 && position.high == 101, "interval");
         vm.assertEq(position.agreed, Root.unwrap(p.initialStateRoot), "agreed");
+        vm.assertTrue(!matter.merge, "no merge");
         vm.assertTrue(position.defenderToMove, "turn");
         vm.assertEq(position.moves, 1, "moves");
         (bytes32 hash, uint64 deadline, IDisputeGame.Outcome outcome) = disputes.getGame(1);

@@ -53,13 +53,15 @@ class Source(AbiRecord):
     """Whole chunks of one committed tensor, or of a part of the data set, with a range proof.
 
     Attributes:
-        number: of the operation, of the tensor of the state before, of the constant, or of the data set's part.
+        number: of the operation, of the tensor of the state before (of a merge, tensor i of input j of n tensors is
+            n · j + i), of the constant, or of the data set's part.
         dtype: number of the dtype (docs/formats.md, section 1).
         size: bytes of the whole tensor.
         first_chunk: index of the first chunk given.
         chunks: a multiple of 1,024 bytes.
         siblings: range proof of the chunks in the tensor's tree.
-        path: of the tensor's root to the frontier, the state or the data set; empty for a constant.
+        path: of the tensor's root to the frontier, the state or the data set; of a merge, to the state and then of that
+            to the inputs; empty for a constant.
     """
 
     number: Uint32
@@ -104,7 +106,7 @@ class ProgramProof(AbiRecord):
 
     Attributes:
         seed: of the task's batches.
-        program: root of the training or of the evaluation program.
+        program: root of the training, the evaluation or the merge program.
         header: the program's record 0.
     """
 

@@ -65,9 +65,10 @@ class Matter(AbiRecord):
     Attributes:
         steps: training steps of the submission: it has steps + 1 runs.
         clock: seconds that each side has in all.
-        base: state root that the segment starts from.
+        base: state root that the segment starts from; of a merge, the root of its inputs.
         submitted: state root of the defender; `claimed` is the challenger's.
         task_program: program root of the task; `dataset` its data set's.
+        merge: whether run 0 is of the task's merge program, not of its training program.
     """
 
     game: Uint256
@@ -84,6 +85,7 @@ class Matter(AbiRecord):
     claimed: Word
     task_program: Word
     dataset: Word
+    merge: Flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ class Run(AbiRecord):
     """The run entered; all zero before.
 
     Attributes:
+        state_before: root of the state before the run; of a merge, of its inputs.
+        inputs: states that a merge takes beside its base; 0 in every other run.
         states, constants, operations: records of each kind in the program.
         reached: leaf of the trace that was entered.
         frontier: by height, from the leaves: where bit k of `reached` is 1, the agreed node of the trace at height k
@@ -100,6 +104,7 @@ class Run(AbiRecord):
     number: Uint32
     state_before: Word
     program: Word
+    inputs: Uint8
     states: Uint32
     constants: Uint32
     operations: Uint32

@@ -2,12 +2,14 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_proof, merkle_root, seal, verify_proof
-from trainer.commit.states import loss_proof, root_of_leaves, state_leaves, state_root
+from trainer.commit.proofs import climb
+from trainer.commit.states import inputs_root, loss_proof, root_of_leaves, state_leaves, state_root
 from trainer.commit.tensors import DTYPE_NUMBERS, tensor_bytes, tensor_root
 from trainer.program.exact import DType
 
@@ -101,3 +103,25 @@ def test_tensor_root_negative_zero_counts() -> None:
 def test_tensor_root_without_a_root_refused(tensor: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"root|number"):
         tensor_root(tensor)
+
+
+@pytest.mark.parametrize("case", GOLDEN["inputs"], ids=lambda c: f"{len(c['slots'])}-{c['state_tensors']}")
+def test_inputs_root_equals_golden(case: dict[str, Any]) -> None:
+    base = bytes.fromhex(case["base"])
+    slots = [None if root is None else bytes.fromhex(root) for root in case["slots"]]
+    root = inputs_root(base, slots)
+    assert root.hex() == case["inputs_root"]
+    assert inputs_root(base, [one or base for one in slots]) == root
+    if slots != slots[::-1]:  # the order is the slots'
+        assert inputs_root(base, slots[::-1]) != root
+
+
+@pytest.mark.parametrize("case", GOLDEN["inputs"], ids=lambda c: f"{len(c['slots'])}-{c['state_tensors']}")
+def test_tensors_of_a_merge_are_proved_through_both_trees(case: dict[str, Any]) -> None:
+    tensors, slots = case["state_tensors"], len(case["slots"])
+    for proof in case["proofs"]:
+        hash_ = leaf(Kind.STATE, bytes.fromhex(proof["tensor_root"]))
+        hash_ = climb(Kind.STATE, hash_, proof["tensor"], list(map(bytes.fromhex, proof["in_state"])))
+        hash_ = leaf(Kind.INPUTS, seal(Kind.STATE, 0, tensors, hash_))
+        hash_ = climb(Kind.INPUTS, hash_, proof["state"], list(map(bytes.fromhex, proof["in_inputs"])))
+        assert seal(Kind.INPUTS, 0, slots + 1, hash_).hex() == case["inputs_root"]

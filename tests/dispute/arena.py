@@ -63,6 +63,7 @@ def matter_of(truth: PlainSegment, *, submitted: bytes, claimed: bytes) -> Matte
         claimed=claimed,
         task_program=truth.task_program,
         dataset=truth.dataset,
+        merge=truth.merge,
     )
 
 
@@ -103,7 +104,7 @@ def play_out(
     raise AssertionError(f"no verdict after {MOST_MOVES} moves: {[type(move).__name__ for move in moves]}")
 
 
-def dispute(truth: PlainSegment, liar: PlainSegment, referee: Referee, *, honest: str, party: Truth) -> Game:
+def dispute(truth: PlainSegment, liar: Truth, referee: Referee, *, honest: str, party: Truth) -> Game:
     """A game by the solver on both sides about the liar's values: the honest side is `party` and has to win.
 
     `honest` is "challenger" (of the liar's submission) or "defender" (of the true one).

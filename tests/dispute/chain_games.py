@@ -159,7 +159,7 @@ class Accounts:
         self, chain: LocalChain, deployment: Deployment, bank: DisputeClient, artifacts: Mapping[str, Artifact]
     ) -> None:
         self.chain, self.web3 = chain, bank.web3
-        self._deployment, self._bank, self._artifacts = deployment, bank, artifacts
+        self._deployment, self._bank, self.artifacts = deployment, bank, artifacts
         self._known: dict[str, DisputeClient] = {}
 
     @classmethod
@@ -177,8 +177,8 @@ class Accounts:
 
     def __call__(self, name: str) -> DisputeClient:
         if name not in self._known:
-            sender = TransactionSender(self.web3, self.wallet(name), errors=ErrorDecoder(self._artifacts))
-            self._known[name] = DisputeClient(self.web3, self._deployment, sender, artifacts=self._artifacts)
+            sender = TransactionSender(self.web3, self.wallet(name), errors=ErrorDecoder(self.artifacts))
+            self._known[name] = DisputeClient(self.web3, self._deployment, sender, artifacts=self.artifacts)
         return self._known[name]
 
     def forget(self, name: str) -> None:

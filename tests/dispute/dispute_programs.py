@@ -30,8 +30,9 @@ def dataset() -> Dataset:
     return dataset_of(ByteTokenizer(), tokens[:2500], tokens[2500:])
 
 
-def _declare(role: Role, length: int) -> ProgramBuilder:
-    build = ProgramBuilder(role)
+def declare(role: Role, length: int, *, inputs: int = 0) -> ProgramBuilder:
+    """A program over the state of these tasks, with nothing in it yet."""
+    build = ProgramBuilder(role, inputs=inputs)
     build.state("metric.heldout_loss", DType.FLOAT32, (1,))
     build.state("counter.step", DType.INT64, (1,))
     build.state("parameter.x", DType.FLOAT32, (2, length))
@@ -40,7 +41,7 @@ def _declare(role: Role, length: int) -> ProgramBuilder:
     return build
 
 
-def _mixed() -> Kernel:
+def mixed() -> Kernel:
     """x · 0.875 + y · 2^-12: the next value of an element depends on all folds, and stays small."""
     build = Builder(2)
     return build.kernel(
@@ -51,7 +52,7 @@ def _mixed() -> Kernel:
 @functools.cache
 def task(length: int) -> TaskProgram:
     """Programs with every operation, whose folds have `length` elements."""
-    build = _declare(Role.TRAIN, length)
+    build = declare(Role.TRAIN, length)
     x, table = build.load("parameter.x"), build.load("parameter.table")
     tokens = build.batch(3, 4, shift=1)
     rows = build.take(table, tokens)
@@ -62,11 +63,11 @@ def task(length: int) -> TaskProgram:
     every = build.cat([build.reshape(one, (one.elements,)) for one in (product, sums, best, scattered)], 0, extent=20)
     total = build.sum_last(build.view(every))
     gradient = build.scatter_add(build.reshape(rows, (12, 5)).transpose(), build.reshape(tokens, (12,)), 256)
-    build.store("parameter.x", build.pointwise(_mixed(), x, total.expand((2, length)), dtype=DType.FLOAT32))
-    build.store("parameter.table", build.pointwise(_mixed(), table, gradient, dtype=DType.FLOAT32))
+    build.store("parameter.x", build.pointwise(mixed(), x, total.expand((2, length)), dtype=DType.FLOAT32))
+    build.store("parameter.table", build.pointwise(mixed(), table, gradient, dtype=DType.FLOAT32))
     build.store("metric.heldout_loss", build.reshape(total, (1,)))
     build.store("counter.step", build.pointwise(ONE_MORE, build.load("counter.step"), dtype=DType.INT32))
-    evaluate = _declare(Role.EVALUATE, length)
+    evaluate = declare(Role.EVALUATE, length)
     windows = evaluate.take(evaluate.load("parameter.table"), evaluate.batch(2, 6, part=Part.HELDOUT))
     loss = evaluate.sum_last(evaluate.reshape(windows, (1, windows.elements)))
     evaluate.store("metric.heldout_loss", loss)

@@ -166,8 +166,11 @@ class PlainRun:
     def state_leaf(self, tensor: int) -> tuple[bytes, list[bytes]]:
         source = self.program.states[tensor].source
         if source is None:
-            before = Tree(Kind.STATE, [leaf(Kind.STATE, plain_root(one)) for one in self.state_before])
-            return plain_root(self.state_before[tensor]), before.path(tensor)
+            base = self.state_before[: self.states]  # of a merge, the first of its states
+            path = merkle_proof(Kind.STATE, [leaf(Kind.STATE, plain_root(one)) for one in base], tensor)
+            if self.program.inputs:
+                path += merkle_proof(Kind.INPUTS, plain_inputs(self.state_before, self.states), 0)
+            return plain_root(self.state_before[tensor]), path
         height = (source ^ self.operations).bit_length() - 1
         return self.root(Subject(False, source)), self._trace.path(source, high=height)
 
@@ -186,7 +189,10 @@ class PlainRun:
 
 
 class PlainSegment:
-    """A segment of h runs of one program and a last one of another, each computed when it is first asked for."""
+    """A segment of h runs of one program and a last one of another, each computed when it is first asked for.
+
+    Where the first one is a merge program, `state` has the tensors of all states that it takes, one after the other.
+    """
 
     def __init__(
         self,
@@ -202,12 +208,13 @@ class PlainSegment:
         records: Sequence[bytes] | None = None,
         dataset: bytes = bytes(32),
     ) -> None:
-        self.programs = (training, evaluation)
+        self.programs, self.merge = (training, evaluation), training.program.inputs > 0
         self.base, self.steps, self.seed, self.dataset = list(state), steps, seed, dataset
         self._batches, self._lies, self._proofs = batches, lies or {}, proofs
         self._runs: list[PlainRun] = []
-        own = [b"TLXT\x00\x01\x00\x00" + seed.to_bytes(8, "big")]
+        own = [b"TLXT\x00\x02\x00\x00" + seed.to_bytes(8, "big")]
         own += [*(program_root(one.program) for one in self.programs), bytes(32), b"description".ljust(32)]
+        own += [program_root(training.program) if self.merge else bytes(32)]
         self._records = own if records is None else list(records)
 
     @property
@@ -218,7 +225,7 @@ class PlainSegment:
 
     def state_root(self, run: int) -> bytes:
         if run == 0:
-            return plain_state_root(self.base)
+            return plain_inputs_root(self.base, self.run(0).states) if self.merge else plain_state_root(self.base)
         return self.run(run - 1).state_root
 
     def run(self, number: int) -> PlainRun:
@@ -233,20 +240,29 @@ class PlainSegment:
 
     def program_proof(self, number: int) -> ProgramProof:
         leaves = [leaf(Kind.PROGRAM, record) for record in self._records]
-        place = 1 if number < self.steps else 2
+        place = 2 if number == self.steps else 5 if self.merge else 1
         return ProgramProof(
             self.seed,
             tuple(merkle_proof(Kind.PROGRAM, leaves, 0)),
             self._records[place],
             tuple(merkle_proof(Kind.PROGRAM, leaves, place)),
-            record_of(self.programs[place - 1].program, 0),
+            record_of(self.programs[number == self.steps].program, 0),
         )
 
     def lying(self, lies: Mapping[int, Lies], proofs: Truth | None = None) -> PlainSegment:
         """The same segment with lies in some runs."""
-        made = PlainSegment(
+        made = self.of_state(self.base, proofs, lies)
+        # What comes before the first lie is the same.
+        made._runs = self._runs[: min(lies)]
+        return made
+
+    def of_state(
+        self, state: Sequence[Tensor], proofs: Truth | None = None, lies: Mapping[int, Lies] | None = None
+    ) -> PlainSegment:
+        """The same programs from another state."""
+        return PlainSegment(
             *self.programs,
-            self.base,
+            state,
             steps=self.steps,
             seed=self.seed,
             batches=self._batches,
@@ -255,9 +271,6 @@ class PlainSegment:
             records=self._records,
             dataset=self.dataset,
         )
-        # What comes before the first lie is the same.
-        made._runs = self._runs[: min(lies)]
-        return made
 
 
 class OracleReferee:
@@ -313,6 +326,17 @@ def plain_root(tensor: Tensor) -> bytes:
 def plain_state_root(tensors: Sequence[Tensor]) -> bytes:
     merkle = merkle_root(Kind.STATE, [leaf(Kind.STATE, plain_root(one)) for one in tensors])
     return seal(Kind.STATE, 0, len(tensors), merkle)
+
+
+def plain_inputs(tensors: Sequence[Tensor], states: int) -> list[bytes]:
+    """Leaves of the tree over the states that a merge takes."""
+    each = [tensors[at : at + states] for at in range(0, len(tensors), states)]
+    return [leaf(Kind.INPUTS, plain_state_root(state)) for state in each]
+
+
+def plain_inputs_root(tensors: Sequence[Tensor], states: int) -> bytes:
+    leaves = plain_inputs(tensors, states)
+    return seal(Kind.INPUTS, 0, len(leaves), merkle_root(Kind.INPUTS, leaves))
 
 
 def bump(element: int) -> Callable[[Tensor], None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from web3 import Web3
 
 from ledger.compile import Artifact
-from ledger.disputes.abi import AbiRecord, Uint32, Uint64, Word
+from ledger.disputes.abi import AbiRecord, Uint8, Uint32, Uint64, Word
 from ledger.disputes.moves import Evidence, Record, Source
 from ledger.errors import ContractReverted
 from ledger.reverts import ErrorDecoder
@@ -50,6 +50,7 @@ class Scene(AbiRecord):
 
     state_before: Word
     program: Word
+    inputs: Uint8
     states: Uint32
     constants: Uint32
     operations: Uint32
@@ -119,7 +120,7 @@ def committed(tensor: Tensor) -> Committed:
 
 @dataclass
 class World:
-    """A run: `state` to the next state, by `program`, over `data`."""
+    """A run: `state` to the next state, by `program`, over `data`; of a merge all states, one after the other."""
 
     program: Program
     state: Sequence[Tensor]
@@ -138,7 +139,11 @@ class World:
         self.committed = [committed(output) for output in self.outputs]
         leaves = [leaf(Kind.TRACE, one.root) for one in self.committed]
         self.trace = Tree(Kind.TRACE, [*leaves, leaf(Kind.TRACE, self._state_root(self.after))])
-        self.before = Tree(Kind.STATE, [leaf(Kind.STATE, tensor_root(one)) for one in self.state])
+        tensors, count = [leaf(Kind.STATE, tensor_root(one)) for one in self.state], len(self.program.states)
+        self.before = [Tree(Kind.STATE, tensors[at : at + count]) for at in range(0, len(tensors), count)]
+        self.inputs = Tree(
+            Kind.INPUTS, [leaf(Kind.INPUTS, seal(Kind.STATE, 0, count, one.root)) for one in self.before]
+        )
         self.records = encode_records(self.program)
         self.records_tree = Tree(Kind.PROGRAM, [leaf(Kind.PROGRAM, record) for record in self.records])
         tokens = [Committed(6, part.tobytes(), Kind.DATASET) for part in (self.data.train, self.data.heldout)]
@@ -168,9 +173,13 @@ class World:
             self.trace.levels[height][(reached >> height) - 1] if reached >> height & 1 else bytes(32)
             for height in range(self.trace.depth)
         ]
+        before = seal(Kind.STATE, 0, len(self.program.states), self.before[0].root)
+        if self.program.inputs:
+            before = seal(Kind.INPUTS, 0, len(self.before), self.inputs.root)
         return Scene(
-            seal(Kind.STATE, 0, len(self.state), self.before.root),
+            before,
             seal(Kind.PROGRAM, 1, len(self.records), self.records_tree.root),
+            self.program.inputs,
             len(self.program.states),
             len(self.program.constants),
             len(self.program.operations),
@@ -188,7 +197,7 @@ class World:
             case Load(index):
                 return self._evidence(number, [self._state(index, element)])
             case Constant(index):
-                held, place = committed(self.constants[index]), 1 + len(self.state) + index
+                held, place = committed(self.constants[index]), 1 + len(self.program.states) + index
                 other = Record(self.records[place], self.records_tree.path(place))
                 width = one.dtype.size
                 source = held.source(index, (), element * width, (element + 1) * width)
@@ -235,7 +244,9 @@ class World:
     def _state(self, number: int, element: int) -> Source:
         held = committed(self.state[number])
         width = self.state[number].element_size()
-        return held.source(number, self.before.path(number), element * width, (element + 1) * width)
+        state, tensor = divmod(number, len(self.program.states))
+        path = self.before[state].path(tensor) + (self.inputs.path(state) if self.program.inputs else ())
+        return held.source(number, path, element * width, (element + 1) * width)
 
     def _run(self, number: int, element: int, place: int, start: int, count: int) -> Source:
         """What operand `place` reads: of operands that are no runs the one element."""

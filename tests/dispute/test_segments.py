@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
+import torch
 from small_programs import engine
 from worker_bench import TinyTask, publish_tiny_task  # the worker's tests' helpers lie beside these
 from worker_fakes import ALICE, FakeChain, FakeLedger
 
 from ledger.errors import BlobMissing, DataError
 from trainer.checkpoints import save_state, state_path
-from trainer.commit.states import state_root
+from trainer.commit.states import inputs_root, state_root
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.segments import Segment, SegmentSource
 from trainer.engine.engines import ReferenceEngine
+from trainer.engine.exact.kernels import Instruction, Kernel, Op
 from trainer.engine.state import State, heldout_loss_bits
+from trainer.program.exact import DType, ProgramBuilder, Role
+from trainer.program.task import TaskProgram
 from trainer.worker.stop import Interrupted
 
 STEPS = 12
@@ -155,6 +160,99 @@ def do_round(world: World, tiny: TinyTask, after: State) -> None:
     )
     world.ledger.advance(1_000)
     chain.finalise(1, 0, attempt=0, state_root=root)
+
+
+class MergeWorld(World):
+    """A round of the tiny task whose merge takes two states: what slot 0 has submitted, and a missing slot."""
+
+    def __init__(self, tiny: TinyTask, states: list[State], folder: Path) -> None:
+        merged = publish_tiny_task(folder / "store", rounds=3, steps=STEPS, other=merging(tiny.program))
+        super().__init__(merged, folder)
+        self.states, self.program = states, merged.program
+        self.roots = [state_root(states[number].values()) for number in (0, 1, 0)]
+        for state in states:
+            save_state(merged.store, state, merged.program.layout)
+        self.segment = Segment(
+            task=1,
+            round=0,
+            slot=2,
+            steps=1,
+            base=inputs_root(self.roots[0], self.roots[1:]),
+            task_program=merged.program.root,
+            dataset=tiny.dataset.root,
+            merge=True,
+        )
+
+    def source(self) -> SegmentSource:
+        return SegmentSource(
+            self.chain,
+            store_of=lambda task: self.store.url,
+            cache=self.folder / "cache",
+            journals=self.folder / "journals",
+            engine=engine(),
+            inputs_of=lambda task, round_number: self.roots,
+        )
+
+
+def merging(program: TaskProgram) -> TaskProgram:
+    """The same programs with a merge of two slots: the difference of their counters, sums of their parameters."""
+    build = ProgramBuilder(Role.MERGE, inputs=2)
+    for tensor in program.training.program.states:
+        build.state(tensor.name, tensor.dtype, tensor.shape)
+    subtract = Kernel(2, (Instruction(Op.INPUT, 0), Instruction(Op.INPUT, 1), Instruction(Op.ISUB, 0, 1)))
+    for tensor in program.training.program.states:
+        first, second = (build.load(tensor.name, state=state) for state in (1, 2))
+        if tensor.dtype is DType.INT64:
+            build.store(tensor.name, build.pointwise(subtract, first, second, dtype=DType.INT32))
+        elif tensor.name.startswith("parameter."):
+            both = build.cat([first.unsqueeze(-1), second.unsqueeze(-1)], -1)
+            build.store(tensor.name, build.sum_last(both))
+    return dataclasses.replace(program, merge=build.finish())
+
+
+def test_truth_of_a_merge_takes_what_the_chain_says(tiny: TinyTask, states: list[State], tmp_path: Path) -> None:
+    world = MergeWorld(tiny, states, tmp_path)
+    truth = world.source().truth(world.segment)
+    assert truth.state_root(0) == world.segment.base
+    merged = dict(zip(world.program.layout.names, truth.state(1), strict=True))
+    assert merged["counter.step"].item() == STEPS
+    for name, tensor in merged.items():
+        if name.startswith("parameter."):
+            torch.testing.assert_close(tensor, states[0][name] + states[1][name])
+        elif name != "counter.step":
+            assert torch.equal(tensor, states[0][name])
+    for number in range(2):
+        assert truth.run(number).state_before == truth.state_root(number)
+        assert truth.run(number).state_after == truth.state_root(number + 1)
+    again = world.source().truth(world.segment)
+    assert again.state_root(2) == truth.state_root(2)  # from the journal
+    assert again.state_root(0) == world.segment.base
+
+
+def test_truth_of_a_merge_of_unknown_or_missing_states_is_a_data_error(
+    tiny: TinyTask, states: list[State], tmp_path: Path
+) -> None:
+    world = MergeWorld(tiny, states, tmp_path)
+    roots = world.roots
+    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], []):
+        world.roots = wrong
+        with pytest.raises(DataError, match="No states are known"):
+            world.source().truth(world.segment)
+    world.roots = roots
+    Path(world.store.url.removeprefix("file://"), state_path(roots[1])).unlink()
+    with pytest.raises(BlobMissing):
+        world.source().truth(world.segment)
+
+
+def test_segment_of_the_slot_after_those_that_train_is_the_merge(tiny: TinyTask) -> None:
+    ledger = FakeLedger()
+    ledger.post(dataclasses.replace(tiny.parameters, slots_per_round=4), tiny.store.url)
+    chain = FakeChain(ledger, ALICE)
+    task, slot = chain.task(1), chain.slot(1, 0)
+    found = [Segment.of_slot(task, dataclasses.replace(slot, slot=number), bytes(32)).merge for number in range(5)]
+    assert found == [False, False, False, False, True]
+    alone = dataclasses.replace(task, parameters=tiny.parameters)
+    assert not Segment.of_slot(alone, dataclasses.replace(slot, slot=1), bytes(32)).merge
 
 
 def test_truth_missing_first_state_is_a_data_error(world: World, tiny: TinyTask, states: list[State]) -> None:

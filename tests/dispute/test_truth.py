@@ -123,11 +123,11 @@ def test_program_proof_leads_to_the_tasks_root() -> None:
     truth = segment()
     for number in (0, truth.steps):
         proof, place = truth.program_proof(number), 1 if number < truth.steps else 2
-        seed = b"TLXT\x00\x01\x00\x00" + proof.seed.to_bytes(8, "big")
+        seed = b"TLXT\x00\x02\x00\x00" + proof.seed.to_bytes(8, "big")
         shown = ((0, seed, proof.seed_siblings), (place, proof.program, proof.program_siblings))
         for index, record, siblings in shown:
             top = climb(Kind.PROGRAM, leaf(Kind.PROGRAM, record), index, siblings)
-            assert seal(Kind.PROGRAM, 2, 5, top) == truth.task.root
+            assert seal(Kind.PROGRAM, 2, 6, top) == truth.task.root
         header = climb(Kind.PROGRAM, leaf(Kind.PROGRAM, proof.header.data), 0, proof.header.siblings)
         run = truth.run(number)
         assert seal(Kind.PROGRAM, 1, 1 + run.states + run.constants + run.operations, header) == proof.program

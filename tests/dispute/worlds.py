@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from arena import Game, dispute
 from dispute_programs import SEED, base_state, dataset, primitives, random_run, task
 from liars import Plant
+from merge_programs import merge_inputs, merged_task, random_merge
 from plain_truth import Lies, PlainSegment, bump
 from torch import Tensor
 
@@ -87,6 +88,33 @@ def world(length: int, steps: int = STEPS) -> World:
 
 
 @functools.cache
+def merge_world(length: int) -> World:
+    """The world of a merge of three slots, the second of which is missing."""
+    programs, base, inputs = merged_task(length), base_state(length), merge_inputs(length)
+    assert programs.merge is not None
+    plain = PlainSegment(
+        programs.merge,
+        programs.evaluation,
+        [tensor for state in (base, *inputs) for tensor in (base if state is None else state).values()],
+        steps=1,
+        seed=SEED,
+        records=programs.manifest.records,
+        dataset=dataset().root,
+        batches=batches,
+    )
+    assert plain.task_program == programs.root
+    return World(plain, SegmentTruth(programs, dataset(), base, steps=1, inputs=inputs))
+
+
+@functools.cache
+def random_merge_world(seed: int) -> World:
+    """The world of a random merge, after which the same program runs over what it gave."""
+    merge, other = random_merge(seed)
+    constants = tuple(merge.constants)
+    return _world_of(BuiltProgram(merge.program, constants), merge.state, BuiltProgram(other, constants), steps=1)
+
+
+@functools.cache
 def random_world(seed: int) -> World:
     """The world of a random program, run over and over."""
     return _world_of(*random_run(seed))
@@ -98,6 +126,8 @@ def primitive_world() -> World:
     return _world_of(*primitives())
 
 
-def _world_of(built: BuiltProgram, state: list[Tensor]) -> World:
-    plain = PlainSegment(built, built, state, steps=STEPS, seed=SEED, dataset=dataset().root, batches=batches)
+def _world_of(
+    built: BuiltProgram, state: list[Tensor], last: BuiltProgram | None = None, *, steps: int = STEPS
+) -> World:
+    plain = PlainSegment(built, last or built, state, steps=steps, seed=SEED, dataset=dataset().root, batches=batches)
     return World(plain, RandomTruth(plain))

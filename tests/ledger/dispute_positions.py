@@ -25,6 +25,7 @@ def position(**changes: Any) -> Position:
     matter = Matter(
         game=7, task=3, round=2, slot=0, attempt=1, steps=100, clock=3600, defender=DEFENDER, challenger=CHALLENGER,
         base=word(1), submitted=word(2), claimed=word(3), task_program=word(4), dataset=word(5),
+        merge=False,
     )  # fmt: skip
     fields: dict[str, Any] = {
         "matter": matter,
@@ -39,8 +40,8 @@ def position(**changes: Any) -> Position:
         "agreed": word(1),
         "points": tuple(word(100 + number) for number in range(32)),
         "run": Run(
-            number=0, state_before=word(0), program=word(0), states=0, constants=0, operations=0, seed=0, reached=0,
-            frontier=(),
+            number=0, state_before=word(0), program=word(0), inputs=0, states=0, constants=0, operations=0, seed=0,
+            reached=0, frontier=(),
         ),
         "tree": View(leaves=0, index=0, height=0, width=0, node=word(0)),
         "subject": Subject(of_state=False, number=0, dtype=0, size=0, record=word(0)),
@@ -52,8 +53,8 @@ def position(**changes: Any) -> Position:
 def run_entered(**changes: Any) -> Run:
     """Run 37, of a program of 830 operations."""
     fields: dict[str, Any] = {
-        "number": 37, "state_before": word(9), "program": word(8), "states": 12, "constants": 4, "operations": 830,
-        "seed": 5, "reached": 0, "frontier": (word(0),) * 10,
+        "number": 37, "state_before": word(9), "program": word(8), "inputs": 0, "states": 12, "constants": 4,
+        "operations": 830, "seed": 5, "reached": 0, "frontier": (word(0),) * 10,
     }  # fmt: skip
     return Run(**(fields | changes))
 

@@ -97,6 +97,7 @@ def test_publish_and_load_give_the_same_record(deployment: Deployment, tmp_path:
     assert sorted(path.name for path in (tmp_path / "abi").iterdir()) == [
         "AuditCommittee.json",
         "DisputeGame.json",
+        "RoundBook.json",
         "StakeVault.json",
         "StepReferee.json",
         "TrainingLedger.json",

@@ -20,9 +20,11 @@ from trainer.program.task import (
     Manifest,
 )
 
-ROOTS = [bytes([number]) * 32 for number in (0x11, 0x22, 0x33)]
+ROOTS = [bytes([number]) * 32 for number in (0x11, 0x22, 0x33, 0x44)]
 PLAIN = Manifest(seed=7, training=ROOTS[0], evaluation=ROOTS[1], generation=None, description={"format": "x/1"})
-FULL = dataclasses.replace(PLAIN, generation=ROOTS[2], seed=MAXIMUM_SEED, description={"b": [1, 0.5, None], "a": "é"})
+FULL = dataclasses.replace(
+    PLAIN, generation=ROOTS[2], merge=ROOTS[3], seed=MAXIMUM_SEED, description={"b": [1, 0.5, None], "a": "é"}
+)
 roots = st.binary(min_size=32, max_size=32).filter(any)
 # Whole floats from 2^53 on are written as integers that no reader takes (`publish_program` refuses them).
 floats = st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: not 2**53 <= abs(x) < 1e21)
@@ -37,6 +39,7 @@ manifests = st.builds(
     training=roots,
     evaluation=roots,
     generation=st.none() | roots,
+    merge=st.none() | roots,
     description=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), values, max_size=4),
 )
 
@@ -51,13 +54,14 @@ def root_from_the_page(manifest: Manifest) -> bytes:
     described = canonical_json(dict(manifest.description))
     chunks = [described[at : at + 1024].ljust(1024, b"\0") for at in range(0, len(described), 1024)]
     records = [
-        b"TLXT" + b"\0\1" + b"\0\0" + manifest.seed.to_bytes(8, "big"),
+        b"TLXT" + b"\0\2" + b"\0\0" + manifest.seed.to_bytes(8, "big"),
         manifest.training,
         manifest.evaluation,
         manifest.generation if manifest.generation is not None else bytes(32),
         sha(b"\x03", kind, b"\0", len(described).to_bytes(8, "big"), merkle(kind, chunks)),
+        manifest.merge if manifest.merge is not None else bytes(32),
     ]
-    return sha(b"\x03", kind, b"\x02", (5).to_bytes(8, "big"), merkle(kind, records))
+    return sha(b"\x03", kind, b"\x02", (6).to_bytes(8, "big"), merkle(kind, records))
 
 
 def merkle(kind: bytes, payloads: Sequence[bytes]) -> bytes:
@@ -76,8 +80,8 @@ def test_root_is_that_of_the_page(manifest: Manifest) -> None:
 
 
 def test_root_known_answers() -> None:
-    assert PLAIN.root.hex() == "95f32dcbdcbb819a6ea019947f6385322832e78cf81bba5c843547ffc5f5fe0e"
-    assert FULL.root.hex() == "0458b41e7483794ccb9dde78bf06d65324640d3d583b5e8adb1030d1efb81d78"
+    assert PLAIN.root.hex() == "b22d4347b482b2125928e7005a3481ec3d96bce9d8e9d06973037303c5f9141c"
+    assert FULL.root.hex() == "33e9479743c33395f94001da75363ebdc1de0f6c47b0b5412b1876ebfe6c718b"
     long = dataclasses.replace(PLAIN, description={"notes": "x" * 5000})  # several chunks
     assert long.root == root_from_the_page(long)
 
@@ -91,6 +95,7 @@ def test_root_changes_with_every_field() -> None:
         dataclasses.replace(PLAIN, evaluation=ROOTS[2]),
         dataclasses.replace(PLAIN, training=ROOTS[1], evaluation=ROOTS[0]),
         dataclasses.replace(PLAIN, generation=ROOTS[2]),
+        dataclasses.replace(PLAIN, merge=ROOTS[2]),
         dataclasses.replace(PLAIN, description={}),
         dataclasses.replace(PLAIN, description={"format": "x/2"}),
     ]
@@ -99,15 +104,16 @@ def test_root_changes_with_every_field() -> None:
 
 def test_to_bytes_known_answer() -> None:
     assert PLAIN.to_bytes().decode() == (
-        '{"description":{"format":"x/1"},"evaluation":"0x' + "22" * 32 + '","format":"trainledger/program/2",'
-        '"generation":null,"seed":7,"training":"0x' + "11" * 32 + '"}'
+        '{"description":{"format":"x/1"},"evaluation":"0x' + "22" * 32 + '","format":"trainledger/program/3",'
+        '"generation":null,"merge":null,"seed":7,"training":"0x' + "11" * 32 + '"}'
     )
     assert json.loads(FULL.to_bytes()) == {
-        "format": "trainledger/program/2",
+        "format": "trainledger/program/3",
         "seed": MAXIMUM_SEED,
         "training": "0x" + "11" * 32,
         "evaluation": "0x" + "22" * 32,
         "generation": "0x" + "33" * 32,
+        "merge": "0x" + "44" * 32,
         "description": {"a": "é", "b": [1, 0.5, None]},
     }
 
@@ -127,7 +133,7 @@ def changed(**fields: Any) -> bytes:
     return canonical_json({name: value for name, value in table.items() if value is not ...})
 
 
-@pytest.mark.parametrize("field", ["format", "seed", "training", "evaluation", "generation", "description"])
+@pytest.mark.parametrize("field", ["format", "seed", "training", "evaluation", "generation", "merge", "description"])
 def test_from_bytes_missing_field_named(field: str) -> None:
     with pytest.raises(SpecificationError, match=f"^{field} is missing") as caught:
         Manifest.from_bytes(changed(**{field: ...}))
@@ -137,7 +143,7 @@ def test_from_bytes_missing_field_named(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("format", "trainledger/program/1", "must be one of trainledger/program/2"),
+        ("format", "trainledger/program/2", "must be one of trainledger/program/3"),
         ("format", 2, "must be one of"),
         ("seed", -1, "is -1 but must be from 0 to 9007199254740991"),
         ("seed", True, "must be a whole number"),
@@ -154,6 +160,8 @@ def test_from_bytes_missing_field_named(field: str) -> None:
         ("generation", "", "is not a root"),
         ("generation", False, "is not a root"),
         ("generation", "0x" + "00" * 32, "is the zero root"),
+        ("merge", "", "is not a root"),
+        ("merge", "0x" + "00" * 32, "is the zero root"),
         ("description", None, "must be a table of fields"),
         ("description", [], "must be a table of fields"),
         ("description", "x" * 5000, "must be a table of fields"),

@@ -56,8 +56,8 @@ HALF = kernel(Instruction(Op.INPUT), Instruction(Op.CONST, word=0x3F000000), Ins
 
 
 def built(role: Role, layout: Layout = LAYOUT, rest: Rest | None = None) -> BuiltProgram:
-    """A checked program over a layout; `rest` writes what it does."""
-    build = ProgramBuilder(role)
+    """A checked program over a layout; `rest` writes what it does. A merge is one of two slots."""
+    build = ProgramBuilder(role, inputs=2 if role is Role.MERGE else 0)
     for name, dtype, shape in layout:
         build.state(name, dtype, shape)
     if rest is not None:
@@ -82,14 +82,18 @@ def train(build: ProgramBuilder) -> None:
 
 TRAINING = built(Role.TRAIN, rest=train)
 EVALUATION = built(Role.EVALUATE, rest=halve(HELDOUT_LOSS))
+MERGE = built(Role.MERGE, rest=count)
 
 
 def task(
     training: BuiltProgram = TRAINING,
     evaluation: BuiltProgram = EVALUATION,
     generation: BuiltProgram | None = None,
+    merge: BuiltProgram | None = None,
 ) -> TaskProgram:
-    return TaskProgram(seed=1, training=training, evaluation=evaluation, generation=generation, description={"a": 1})
+    return TaskProgram(
+        seed=1, training=training, evaluation=evaluation, generation=generation, merge=merge, description={"a": 1}
+    )
 
 
 def refusal(**programs: BuiltProgram) -> SpecificationError:
@@ -113,6 +117,44 @@ def test_task_program_of_programs_that_fit() -> None:
             description={"a": 1},
         )
         assert made.root == made.manifest.root
+        assert made.slots == 1
+
+
+def test_task_program_with_a_merge(tmp_path: Path) -> None:
+    made = task(merge=MERGE)
+    assert made.programs == (TRAINING, EVALUATION, MERGE)
+    assert made.slots == 2
+    assert made.manifest.merge == program_root(MERGE.program)
+    store = BlobStore(str(tmp_path / "store"))
+    publish_program(made, store)
+    fetched = fetch_program(made.root, store)
+    assert (fetched.root, fetched.slots, fetched.programs) == (made.root, 2, made.programs)
+
+
+def test_task_program_evaluation_of_a_task_with_a_merge_may_pack() -> None:
+    packing = built(Role.EVALUATE, rest=halve("parameter.w"))
+    assert task(evaluation=packing, merge=MERGE).evaluation is packing
+    assert refusal(evaluation=packing).problem == "The evaluation program changes parameter.w."
+
+
+@pytest.mark.parametrize("rest", [count, lambda build: build.store(STEP, build.load(STEP))])
+def test_task_program_evaluation_that_changes_the_counter_refused(rest: Rest) -> None:
+    error = refusal(evaluation=built(Role.EVALUATE, rest=rest), merge=MERGE)
+    assert (error.problem, error.field) == ("The evaluation program changes counter.step.", "evaluation")
+    assert error.remedy == "Only training and merges count steps."
+
+
+def test_task_program_merge_that_does_not_fit_refused() -> None:
+    wider = (*LAYOUT[:2], ("parameter.w", DType.FLOAT32, (3, 3)))
+    for merge, says in (
+        (built(Role.MERGE, rest=halve("parameter.w")), "The merge program leaves counter.step unchanged."),
+        (built(Role.MERGE, wider, count), "The merge program is over other states than the training program."),
+        (built(Role.MERGE, LAYOUT[:2], count), "The merge program is over other states than the training program."),
+        (built(Role.MERGE, (*LAYOUT, *TEXT), count), "The merge program is over other states than the training"),
+        (built(Role.TRAIN, rest=count), "The merge program has the role train."),
+    ):
+        error = refusal(merge=merge)
+        assert (error.problem.startswith(says), error.field) == (True, "merge")
 
 
 def test_task_program_evaluation_that_measures_nothing_fits() -> None:

@@ -1,7 +1,8 @@
 """Writes commitments.json: golden roots and proofs for Python and Solidity.
 
-An implementation of docs/formats.md sections 1 and 2 of its own: plain recursion over whole, padded trees, and nothing
-of trainledger imported. Run from anywhere: python tests/vectors/generate_commitments.py
+An implementation of docs/formats.md sections 1 and 2, and of the inputs of docs/rounds.md, of its own: plain recursion
+over whole, padded trees, and nothing of trainledger imported.
+Run from anywhere: python tests/vectors/generate_commitments.py
 """
 
 import json
@@ -9,7 +10,7 @@ import struct
 from hashlib import sha256
 from pathlib import Path
 
-TENSOR, STATE, PROGRAM, DATASET, BLOB = 1, 2, 4, 5, 6
+TENSOR, STATE, PROGRAM, DATASET, BLOB, INPUTS = 1, 2, 4, 5, 6, 7
 FLOAT32, INT64 = 1, 2
 
 
@@ -67,6 +68,36 @@ def state_case(loss_bits, tensors):
     }
 
 
+def inputs_case(slots, missing, tensors):
+    """A merge of made-up states: tensor t of state j has the root of a leaf of its numbers."""
+    states = [[leaf(TENSOR, struct.pack(">BB", j, t)) for t in range(tensors)] for j in range(slots + 1)]
+    trees = [padded(STATE, [leaf(STATE, root) for root in roots]) for roots in states]
+    roots = [seal(STATE, 0, tensors, tree(STATE, hashes)) for hashes in trees]
+    taken = [roots[0]] + [roots[0] if s in missing else roots[1 + s] for s in range(slots)]
+    hashes = padded(INPUTS, [leaf(INPUTS, root) for root in taken])
+    sealed = seal(INPUTS, 0, slots + 1, tree(INPUTS, hashes))
+    shown = [(0, tensors - 1), (slots, 0), (1 + missing[0] if missing else slots // 2, tensors // 2)]
+    proofs = []
+    for state, tensor in shown:
+        source = 0 if state - 1 in missing else state
+        proofs.append(
+            {
+                "state": state,
+                "tensor": tensor,
+                "tensor_root": states[source][tensor].hex(),
+                "in_state": [one.hex() for one in path(STATE, trees[source], tensor)],
+                "in_inputs": [one.hex() for one in path(INPUTS, hashes, state)],
+            }
+        )
+    return {
+        "state_tensors": tensors,
+        "base": roots[0].hex(),
+        "slots": [None if s in missing else roots[1 + s].hex() for s in range(slots)],
+        "inputs_root": sealed.hex(),
+        "proofs": proofs,
+    }
+
+
 def bytes_case(kind, type_number, data):
     return {"kind": kind, "type": type_number, "data": data.hex(), "root": bytes_root(kind, type_number, data).hex()}
 
@@ -81,8 +112,10 @@ def main():
     kinds = [(TENSOR, FLOAT32), (PROGRAM, 0), (DATASET, 6), (BLOB, 0)]
     data = [bytes_case(*kinds[n % len(kinds)], pattern[:length]) for n, length in enumerate(lengths)]
     data += [bytes_case(TENSOR, FLOAT32, b"\0" * 4), bytes_case(TENSOR, INT64, b"\0" * 4)]
+    inputs = [inputs_case(*one) for one in ((2, [], 2), (2, [1], 5), (3, [0, 2], 4), (8, [], 3), (17, [4], 41))]
+    inputs += [inputs_case(40, list(range(40)), 9), inputs_case(255, [254], 7)]
     target = Path(__file__).with_name("commitments.json")
-    target.write_text(json.dumps({"cases": cases, "bytes": data}, indent=1) + "\n")
+    target.write_text(json.dumps({"cases": cases, "bytes": data, "inputs": inputs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -224,10 +224,10 @@ def storing(program: Program, tensor: str, operation: Operation) -> Program:
 
 def test_fetch_program_programs_of_another_role_refused(program: TaskProgram, store: BlobStore) -> None:
     training, evaluation = program.training.program, program.evaluation.program
-    merging = dataclasses.replace(training, role=Role.MERGE)
+    generating = dataclasses.replace(evaluation, role=Role.GENERATE)
     for trio, field, says in (
         ((evaluation, evaluation), "training", "The training program has the role evaluate"),
-        ((merging, evaluation), "training", "The training program has the role merge"),
+        ((generating, evaluation), "training", "The training program has the role generate"),
         ((training, training), "evaluation", "The evaluation program has the role train"),
         ((training, evaluation, evaluation), "generation", "The generation program has the role evaluate"),
     ):

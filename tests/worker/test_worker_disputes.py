@@ -55,6 +55,7 @@ class LedgerGames(FakeGames):
                 claimed=points[-1],
                 task_program=parameters.program_root,
                 dataset=parameters.dataset_root,
+                merge=False,
             ),
             points,
         )

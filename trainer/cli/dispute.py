@@ -85,7 +85,7 @@ def _check_won(view: GameView, owner: str) -> None:
 def _explained(context: CommandContext, view: GameView) -> dict[str, Any] | None:
     """What the task's programs say of the tensor in question; None where they are not at hand or there is none yet."""
     from ledger.disputes.positions import Phase
-    from trainer.dispute.explain import explain
+    from trainer.dispute.explain import explain, program_of
     from trainer.materials import fetch_description
     from trainer.store import BlobStore
 
@@ -98,6 +98,5 @@ def _explained(context: CommandContext, view: GameView) -> dict[str, Any] | None
     except (DataError, SpecificationError) as error:
         context.say(f"Its operation cannot be named: {error.problem} Name a store that has the programs with --store.")
         return None
-    built = programs.training if position.run.number < position.matter.steps else programs.evaluation
-    found = explain(built.program, position)
+    found = explain(program_of(programs, position).program, position)
     return None if found is None else {**found.as_json(), "text": str(found)}

@@ -21,6 +21,7 @@ class Kind(enum.IntEnum):
     PROGRAM = 4
     DATASET = 5
     BLOB = 6
+    INPUTS = 7
 
 
 # Gives the leaf hashes of data one after another and the Merkle root over them, as `chunk_leaves` and `merkle_root` do.

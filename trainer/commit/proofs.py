@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.commit.hashing import Kind, node
+from trainer.commit.hashing import Kind, depth, leaf, node, seal
 
 
 def view_root(kind: Kind, nodes: Sequence[bytes]) -> bytes:
@@ -72,6 +72,29 @@ def range_root(kind: Kind, leaves: Sequence[bytes], first: int, depth: int, sibl
         level = [node(kind, *level[at : at + 2]) for at in range(0, len(level), 2)]
         first, last = first >> 1, last >> 1
     return level[0]
+
+
+def before_depth(states: int, inputs: int) -> int:
+    """Siblings that lead from a tensor to the root that a run begins with (see `root_before`)."""
+    return depth(states) + (depth(inputs + 1) if inputs else 0)
+
+
+def root_before(states: int, inputs: int, number: int, tensor_root: bytes, siblings: Sequence[bytes]) -> bytes:
+    """What a run begins with, from the root of one tensor of it: a state's root, or of a merge that of its inputs.
+
+    Args:
+        states: tensors of one state. inputs: states that a merge takes beside its base; 0 in every other run.
+        number: below states · (inputs + 1): tensor number mod states of state number div states; state 0 is the base.
+        siblings: to the root of the tensor's state, then to that of the inputs; as many as `before_depth` says.
+    """
+    state, tensor = divmod(number, states)
+    levels = depth(states)
+    merkle = climb(Kind.STATE, leaf(Kind.STATE, tensor_root), tensor, siblings[:levels])
+    root = seal(Kind.STATE, 0, states, merkle)
+    if not inputs:
+        return root
+    merkle = climb(Kind.INPUTS, leaf(Kind.INPUTS, root), state, siblings[levels:])
+    return seal(Kind.INPUTS, 0, inputs + 1, merkle)
 
 
 def parting_height(earlier: int, reached: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -23,6 +23,15 @@ def root_of_leaves(leaves: list[bytes]) -> bytes:
 def state_root(tensors: Iterable[Tensor]) -> bytes:
     """Sealed root of a state's tensors in layout order (`state.values()`), 32 bytes."""
     return root_of_leaves(state_leaves(tensors))
+
+
+def inputs_root(base: bytes, slots: Sequence[bytes | None]) -> bytes:
+    """Sealed root of what a merge takes, 32 bytes: the state roots of the base and of each slot in order.
+
+    None stands for a missing slot, which is the base (docs/rounds.md).
+    """
+    leaves = [leaf(Kind.INPUTS, base if root is None else root) for root in (base, *slots)]
+    return seal(Kind.INPUTS, 0, len(leaves), merkle_root(Kind.INPUTS, leaves))
 
 
 def loss_proof(tensors: Iterable[Tensor]) -> list[bytes]:

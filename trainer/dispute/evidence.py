@@ -36,6 +36,7 @@ def scene_of(truth: RunTruth, reached: int) -> Scene:
     return Scene(
         state_before=truth.state_before,
         program=truth.program_root,
+        inputs=truth.inputs,
         states=truth.states,
         constants=truth.constants,
         operations=truth.operations,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ledger.disputes.positions import CHUNK, Phase, Position
-from trainer.program.exact import Operation, Program, listing
+from trainer.program.exact import BuiltProgram, Operation, Program, listing
 from trainer.program.exact.operations import Load
+from trainer.program.task import TaskProgram
 
 _NAMED = 3  # tensors of the state that are named as near
 _PARAMETER = "parameter."
@@ -20,7 +21,7 @@ class Explanation:
     """What a game has come down to.
 
     Attributes:
-        program: "training" or "evaluation".
+        program: "training", "merge" or "evaluation".
         line: of the program's listing, such as `%10: f32[2, 2] = MATMUL(…)` or `state counter.step: …`.
         kind: of the operation, such as MATMUL; of a tensor of the state, its name.
         near: names of the state's tensors that the operation reads with the fewest operations between; what follows
@@ -75,7 +76,7 @@ def explain(program: Program, position: Position) -> Explanation | None:
     if first is not None and first == last:
         index = tuple(int(at) for at in np.unravel_index(first, one.shape)) if one.shape else ()
     return Explanation(
-        program="training" if position.run.number < position.matter.steps else "evaluation",
+        program=_program_name(position),
         line=next(line for line in listing(program) if line.startswith(prefix)),
         kind=one.code.name if isinstance(one, Operation) else one.name,
         near=() if subject.of_state else tuple(near_tensors(program, subject.number)),
@@ -83,6 +84,20 @@ def explain(program: Program, position: Position) -> Explanation | None:
         last=last,
         index=index,
     )
+
+
+def program_of(task: TaskProgram, position: Position) -> BuiltProgram:
+    """The program of the run that a game has entered."""
+    built = {"training": task.training, "evaluation": task.evaluation, "merge": task.merge}[_program_name(position)]
+    assert built is not None  # the contract has proved it against the task's program root
+    return built
+
+
+def _program_name(position: Position) -> str:
+    """Which of a task's programs the run entered is of."""
+    if position.run.number >= position.matter.steps:
+        return "evaluation"
+    return "merge" if position.run.inputs else "training"
 
 
 def near_tensors(program: Program, operation: int) -> list[str]:
@@ -104,7 +119,8 @@ def _by_distance(program: Program, operation: int) -> Iterator[list[str]]:
     seen, row = {operation}, [operation]
     while row:
         loads = [program.operations[number].attributes for number in row]
-        yield [program.states[one.index].name for one in loads if isinstance(one, Load)]
+        # A merge reads a tensor of several states: one name.
+        yield list(dict.fromkeys(program.taken[one.index].name for one in loads if isinstance(one, Load)))
         after = []
         for number in row:
             for operand in program.operations[number].operands:

@@ -18,14 +18,15 @@ from ledger.disputes.moves import (
 )
 from ledger.disputes.positions import BLOCK, NO_ROOT, Matter, Phase, Position, Run, Subject
 from trainer.commit.hashing import CHUNK, Kind, depth, leaf, pad, seal
-from trainer.commit.proofs import climb, parting_height
+from trainer.commit.proofs import before_depth, climb, parting_height, root_before
 from trainer.dispute.sources import Scene
 from trainer.program.exact.operations import MAXIMUM_RANK, UNCHANGED, Code, DType
 
-_TASK_RECORDS, _TASK_TYPE = 5, 2  # of a task's programs (docs/programs.md)
+_TASK_RECORDS, _TASK_TYPE = 6, 2  # of a task's programs (docs/programs.md)
 _PROGRAM_TYPE = 1
-_TASK_HEAD = b"TLXT\x00\x01\x00\x00"
-_HEAD, _HEADER_BYTES = b"TLXP\x00\x01", 20
+_TASK_HEAD = b"TLXT\x00\x02\x00\x00"
+_TRAINING, _EVALUATION, _MERGE = 1, 2, 5  # places of programs among them
+_HEAD, _HEADER_BYTES, _INPUTS = b"TLXP\x00\x01", 20, 7
 _WIDTHS = {int(dtype): dtype.size for dtype in DType}
 _FOLDS = (Code.MATMUL, Code.SUM, Code.MAX, Code.SCATTER_ADD)
 
@@ -81,11 +82,11 @@ def entered_run(matter: Matter, number: int, state_before: bytes, proof: Program
     Raises:
         Refused: a proof is wrong, or the header is none.
     """
-    of_training = number < matter.steps
+    place = program_place(number, steps=matter.steps, merge=matter.merge)
     levels = depth(_TASK_RECORDS)
     for index, record, siblings in (
         (0, _TASK_HEAD + proof.seed.to_bytes(8, "big"), proof.seed_siblings),
-        (1 if of_training else 2, proof.program, proof.program_siblings),
+        (place, proof.program, proof.program_siblings),
     ):
         check_length(len(siblings), levels)
         merkle = climb(Kind.PROGRAM, leaf(Kind.PROGRAM, record), index, siblings)
@@ -93,11 +94,16 @@ def entered_run(matter: Matter, number: int, state_before: bytes, proof: Program
     data = proof.header.data
     if len(data) != _HEADER_BYTES or not data.startswith(_HEAD):
         raise Refused("WrongRecord", data)
+    # INVARIANT: what a run begins with is inputs in run 0 of a merge and a state in all others, whatever the header.
+    inputs = data[_INPUTS]
+    if not (inputs > 1 if place == _MERGE else inputs == 0):
+        raise Refused("WrongRecord", data)
     states, constants, operations = (int.from_bytes(data[at : at + 4], "big") for at in (8, 12, 16))
     run = Run(
         number=number,
         state_before=state_before,
         program=proof.program,
+        inputs=inputs,
         states=states,
         constants=constants,
         operations=operations,
@@ -107,6 +113,13 @@ def entered_run(matter: Matter, number: int, state_before: bytes, proof: Program
     )
     _check_record(run, 0, proof.header)
     return run
+
+
+def program_place(number: int, *, steps: int, merge: bool) -> int:
+    """Which of a task's records names the program of a run."""
+    if number >= steps:
+        return _EVALUATION
+    return _MERGE if merge and number == 0 else _TRAINING
 
 
 def entered_tensor(at: Position, record: Record) -> Subject:
@@ -221,9 +234,9 @@ def refutes_leaf(at: Position, move: ProveStateLeaf | ProvePadding) -> bool:
     _check_record(run, 1 + index, move.record)
     source = _source(move.record.data)
     if source == UNCHANGED:
-        check_length(len(move.path), depth(run.states))
-        merkle = climb(Kind.STATE, leaf(Kind.STATE, move.tensor_root), index, move.path)
-        check_proof(state_root(run.states, merkle), run.state_before)
+        # Of a merge, an unchanged tensor is the base's: its first input's.
+        check_length(len(move.path), before_depth(run.states, run.inputs))
+        check_proof(root_before(run.states, run.inputs, index, move.tensor_root, move.path), run.state_before)
     elif _is_counter(move.record.data):
         raise Refused("WrongLeaf", index)
     else:
@@ -240,6 +253,7 @@ def scene_of(position: Position) -> Scene:
     return Scene(
         state_before=run.state_before,
         program=run.program,
+        inputs=run.inputs,
         states=run.states,
         constants=run.constants,
         operations=run.operations,

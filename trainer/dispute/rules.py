@@ -56,6 +56,7 @@ NO_RUN = Run(
     number=0,
     state_before=NO_ROOT,
     program=NO_ROOT,
+    inputs=0,
     states=0,
     constants=0,
     operations=0,

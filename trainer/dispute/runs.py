@@ -61,7 +61,8 @@ class RunTruth:
     Nothing is computed before it is asked for. Not for two threads at a time.
 
     Args:
-        state: the state before, in the program's order; kept, not copied, and not to be changed.
+        state: the state before, in the program's order; of a merge, all states that it takes, one after the other and
+            the base first, where a missing one is the base's own tensors. Kept, not copied, and not to be changed.
         seed, slot: what the batches depend on beside the state.
         cache_bytes: of outputs that are kept; what one question needs is kept for it in any case.
         expected: root of the state after, where another engine has computed it.
@@ -96,6 +97,11 @@ class RunTruth:
     def states(self) -> int:
         """Number of tensors of the state."""
         return len(self.program.states)
+
+    @property
+    def inputs(self) -> int:
+        """States that a merge takes beside its base; 0 in every other run."""
+        return self.program.inputs
 
     @property
     def constants(self) -> int:
@@ -146,8 +152,10 @@ class RunTruth:
 
     @cached_property
     def state_before(self) -> bytes:
-        """Root of the state before the run."""
-        return seal(Kind.STATE, 0, self.states, self._before_tree.root)
+        """Root of the state before the run; of a merge, of its inputs."""
+        if self.inputs:
+            return seal(Kind.INPUTS, 0, self.inputs + 1, self._inputs_tree.root)
+        return seal(Kind.STATE, 0, self.states, self._before_trees[0].root)
 
     @property
     def state_after(self) -> bytes:
@@ -155,12 +163,14 @@ class RunTruth:
         return self._trace.after_root
 
     def state_before_tensor(self, number: int) -> CommittedBytes:
-        """A tensor of the state before, as it is committed."""
+        """A tensor of the state before, as it is committed; of a merge, numbered as LOAD does."""
         return CommittedBytes.of_tensor(self._before[number])
 
     def state_before_path(self, number: int) -> list[bytes]:
-        """Siblings that lead from a tensor of the state before to that state's Merkle root."""
-        return self._before_tree.path(number)
+        """Siblings that lead from a tensor of the state before to its Merkle root; of a merge, on to the inputs'."""
+        state, tensor = divmod(number, self.states)
+        path = self._before_trees[state].path(tensor)
+        return path + self._inputs_tree.path(state) if self.inputs else path
 
     def state_leaf(self, tensor: int) -> tuple[bytes, list[bytes]]:
         """The root that a tensor has after the run, and the path that proves it.
@@ -178,11 +188,21 @@ class RunTruth:
 
     @cached_property
     def _before_roots(self) -> list[bytes]:
-        return [tensor_root(tensor) for tensor in self._before]
+        # Missing slots of a merge are the base's own tensors, which are hashed once.
+        known = {id(tensor): tensor for tensor in self._before}
+        roots = {key: tensor_root(tensor) for key, tensor in known.items()}
+        return [roots[id(tensor)] for tensor in self._before]
 
     @cached_property
-    def _before_tree(self) -> Tree:
-        return Tree(Kind.STATE, [leaf(Kind.STATE, root) for root in self._before_roots])
+    def _before_trees(self) -> list[Tree]:
+        """Of the state, or of each that a merge takes."""
+        leaves = [leaf(Kind.STATE, root) for root in self._before_roots]
+        return [Tree(Kind.STATE, leaves[at : at + self.states]) for at in range(0, len(leaves), self.states)]
+
+    @cached_property
+    def _inputs_tree(self) -> Tree:
+        roots = [seal(Kind.STATE, 0, self.states, tree.root) for tree in self._before_trees]
+        return Tree(Kind.INPUTS, [leaf(Kind.INPUTS, root) for root in roots])
 
     # --- the trace ---
 

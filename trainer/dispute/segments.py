@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from ledger.disputes.positions import Matter, Phase, Position
 from ledger.errors import BlobCorrupt, BlobMissing, DataError
 from ledger.types import Slot, Task
 from trainer.checkpoints import load_state
-from trainer.dispute.explain import Explanation, explain
+from trainer.commit.states import inputs_root
+from trainer.dispute.explain import Explanation, explain, program_of
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.truth import SegmentTruth
 from trainer.engine.engines import Engine, ReferenceEngine
@@ -29,7 +30,12 @@ _JOURNALS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What a submission is about: the same segment, the same values, whoever submitted or challenged it."""
+    """What a submission is about: the same segment, the same values, whoever submitted or challenged it.
+
+    Attributes:
+        base: root of the state before; of a merge, of its inputs.
+        merge: whether its one step is of the task's merge program.
+    """
 
     task: int
     round: int
@@ -38,6 +44,7 @@ class Segment:
     base: bytes
     task_program: bytes
     dataset: bytes
+    merge: bool = False
 
     @staticmethod
     def of_matter(matter: Matter) -> Segment:
@@ -50,11 +57,13 @@ class Segment:
             base=matter.base,
             task_program=matter.task_program,
             dataset=matter.dataset,
+            merge=matter.merge,
         )
 
     @staticmethod
     def of_slot(task: Task, slot: Slot, base: bytes) -> Segment:
-        """The segment of a submission."""
+        """The segment of a submission: the merge, in the slot after those that train."""
+        slots = task.parameters.slots_per_round
         return Segment(
             task=slot.task,
             round=slot.round,
@@ -63,6 +72,7 @@ class Segment:
             base=base,
             task_program=task.parameters.program_root,
             dataset=task.parameters.dataset_root,
+            merge=slots > 1 and slot.slot == slots,
         )
 
     @property
@@ -78,6 +88,8 @@ class SegmentSource:
     Args:
         store_of: URL of the store where everything about a task is looked for. cache: of downloads, may be shared.
         journals: folder for states of segments, which nobody else writes to.
+        inputs_of: the state roots that the merge of a round of a task takes: the base's, then each slot's in order,
+            where one is missing the base's again. None where no task has merges.
         engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
         between: see `SegmentTruth`: a way to stop in the middle.
     """
@@ -90,9 +102,10 @@ class SegmentSource:
         cache: Path,
         journals: Path,
         engine: Engine,
+        inputs_of: Callable[[int, int], Sequence[bytes]] | None = None,
         between: Callable[[], None] | None = None,
     ) -> None:
-        self._chain = chain
+        self._chain, self._inputs_of = chain, inputs_of
         self._store_of, self._cache, self._journals = store_of, cache, journals
         self._engine, self._between = engine, between
         self._materials: OrderedDict[int, Materials] = OrderedDict()
@@ -107,7 +120,7 @@ class SegmentSource:
         """The values of a segment; computed when they are asked for.
 
         Raises:
-            DataError: the programs, the data set or the base are missing or damaged.
+            DataError: the programs, the data set, the base or an input of a merge are missing or damaged.
             SpecificationError: the task cannot be run.
             ChainError: the chain does not answer, or contradicts itself.
         """
@@ -127,8 +140,7 @@ class SegmentSource:
         if position.phase is Phase.RUNS:
             return None
         program = self._materials_of(Segment.of_matter(position.matter)).program
-        built = program.training if position.run.number < position.matter.steps else program.evaluation
-        return explain(built.program, position)
+        return explain(program_of(program, position).program, position)
 
     def distrust(self) -> bool:
         """Goes on with the reference engine, and forgets what another one has computed. False if there is none left."""
@@ -146,11 +158,13 @@ class SegmentSource:
             forget_journals(self._journals, keep=_JOURNALS)
             folder, spacing = self._journals / segment.folder_name, max(1, -(-(segment.steps + 1) // _SPACED))
             keeper = FolderKeeper(folder, materials.layout, spacing=spacing)
+        base, inputs = self._inputs(segment, materials) if segment.merge else (self._base(segment, materials), None)
         return SegmentTruth(
             materials.program,
             materials.dataset,
-            self._base(segment, materials),
+            base,
             steps=segment.steps,
+            inputs=inputs,
             slot=segment.slot,
             engine=self._engine,
             keeper=keeper,
@@ -171,6 +185,21 @@ class SegmentSource:
         while len(self._materials) > _SEGMENTS:
             self._materials.popitem(last=False)
         return known
+
+    def _inputs(self, segment: Segment, materials: Materials) -> tuple[State, list[State | None]]:
+        """The base and the slots' states of a merge, from the store; None for a slot that is the base again."""
+        roots = [] if self._inputs_of is None else list(self._inputs_of(segment.task, segment.round))
+        if len(roots) != 1 + materials.program.slots or inputs_root(roots[0], roots[1:]) != segment.base:
+            raise DataError(
+                f"No states are known that the merge of round {segment.round} of task {segment.task} takes as "
+                f"{root_hex(segment.base)}.",
+                remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
+            )
+
+        def loaded(root: bytes) -> State:
+            return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
+
+        return loaded(roots[0]), [None if root == roots[0] else loaded(root) for root in roots[1:]]
 
     def _base(self, segment: Segment, materials: Materials) -> State:
         """The state that the segment starts from: from the store, or replayed from an earlier one."""

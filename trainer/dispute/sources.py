@@ -13,7 +13,14 @@ from typing import NoReturn
 from ledger.disputes.moves import Record, Source
 from ledger.errors import SpecificationError
 from trainer.commit.hashing import CHUNK, Kind, depth, leaf, seal
-from trainer.commit.proofs import climb, parting_height, range_proof_length, range_root
+from trainer.commit.proofs import (
+    before_depth,
+    climb,
+    parting_height,
+    range_proof_length,
+    range_root,
+    root_before,
+)
 from trainer.dispute.committed import WIDTHS
 from trainer.program.exact.encoding import decode_constant
 
@@ -27,11 +34,14 @@ class Scene:
     """What both parties agree on; field by field `IStepReferee.Scene`.
 
     Attributes:
+        state_before: root of the state before the run; of a merge, of its inputs.
+        inputs: states that a merge takes beside its base; 0 in every other run.
         reached: leaf of the trace in question; outputs before it are proved against `frontier`.
     """
 
     state_before: bytes
     program: bytes
+    inputs: int
     states: int
     constants: int
     operations: int
@@ -105,13 +115,14 @@ def prove_output(scene: Scene, source: Source, number: int) -> Proved:
 
 
 def prove_state(scene: Scene, source: Source, number: int) -> Proved:
-    """Accepts a tensor of the state before the run."""
+    """Accepts a tensor of the state before the run; of a merge, of its inputs side by side."""
     _check_number(source, number)
-    if number >= scene.states:
-        refuse("WrongSource", given=number, needed=scene.states)
-    check_length(source.path, depth(scene.states))
-    top = climb(Kind.STATE, leaf(Kind.STATE, _root(Kind.TENSOR, source)), number, source.path)
-    _check(seal(Kind.STATE, 0, scene.states, top), scene.state_before)
+    tensors = scene.states * (scene.inputs + 1)
+    if number >= tensors:
+        refuse("WrongSource", given=number, needed=tensors)
+    check_length(source.path, before_depth(scene.states, scene.inputs))
+    root = root_before(scene.states, scene.inputs, number, _root(Kind.TENSOR, source), source.path)
+    _check(root, scene.state_before)
     return Proved(source)
 
 

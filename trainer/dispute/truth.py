@@ -13,6 +13,7 @@ from trainer.commit.hashing import Kind, leaf
 from trainer.commit.states import state_root
 from trainer.commit.trees import Tree
 from trainer.dispute.committed import CommittedData, DatasetProofs
+from trainer.dispute.proving import program_place
 from trainer.dispute.runs import CACHE_BYTES, Interpreter, RunTruth
 from trainer.dispute.subjects import Subject, TensorLayout
 from trainer.engine.engines import Engine, ReferenceEngine, Run, WithReference
@@ -86,7 +87,11 @@ class SegmentTruth:
     the one before run i, state steps + 1 the segment's result. States are computed when they are asked for, from the
     nearest one that is kept. Not for two threads at a time.
 
+    A merge has one step, run 0 of the merge program, whose state before is all states that it takes, side by side.
+
     Args:
+        inputs: of a merge, the states of the round's slots in order, None for a missing one, which is `base`; None
+            where the segment is no merge.
         slot: of the round; it decides the batches.
         engine: runs the steps; None takes the reference.
         interpreter: what traces come from; None takes that on the engine's own device, else the CPU.
@@ -98,7 +103,8 @@ class SegmentTruth:
 
     Raises:
         ResourceError: memory ran out, whatever is asked for.
-        ValueError: the state does not follow the program's layout, or `steps` is negative.
+        ValueError: a state does not follow the program's layout, `steps` is negative, or the task has no merge of so
+            many inputs and steps.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class SegmentTruth:
         base: State,
         *,
         steps: int,
+        inputs: Sequence[State | None] | None = None,
         slot: int = 0,
         engine: Engine | None = None,
         interpreter: Interpreter | None = None,
@@ -118,17 +125,21 @@ class SegmentTruth:
     ) -> None:
         if steps < 0:
             raise ValueError(f"a segment has no {steps} steps")
-        check_state(base, program.layout)
-        self.task, self.steps, self.slot = program, steps, slot
+        if inputs is not None and (program.merge is None or len(inputs) != program.slots or steps != 1):
+            raise ValueError(f"the task has no merge of {len(inputs)} states in {steps} steps")
+        taken = [base, *(base if one is None else one for one in inputs or ())]
+        for state in taken:
+            check_state(state, program.layout)
+        self.task, self.steps, self.slot, self.merge = program, steps, slot, inputs is not None
         self.data = DatasetProofs(data)
-        self._base = list(base.values())
+        self._base = [tensor for state in taken for tensor in state.values()]
         self._engine = engine or ReferenceEngine()
         self._interpreter = interpreter or _interpreter_of(self._engine)
         self._keeper = keeper or KeptStates(spacing=max(1, -(-self.runs // _KEPT)))
         self._cache_bytes, self._between, self._progress = cache_bytes, between, progress
         self._roots: dict[int, bytes] = {}
         self._traces: OrderedDict[int, RunTruth] = OrderedDict()
-        self._open: tuple[int, Run] | None = None  # a run of the training program, and the number of its state
+        self._open: tuple[int, Run] | None = None  # a run of what run 0 runs, and the number of its state
 
     @property
     def runs(self) -> int:
@@ -136,13 +147,20 @@ class SegmentTruth:
         return self.steps + 1
 
     def state_root(self, run: int) -> bytes:
-        """Root of the state before a run; of `runs`, of the segment's result. Raises IndexError outside."""
+        """Root of the state before a run, of a merge's run 0 that of its inputs; of `runs`, of the segment's result.
+
+        Raises IndexError outside.
+        """
         if run not in self._roots:
-            self._roots[run] = state_root(self.state(run))
+            merges = self.merge and run == 0
+            self._roots[run] = self.run(0).state_before if merges else state_root(self.state(run))
         return self._roots[run]
 
     def state(self, run: int) -> Sequence[Tensor]:
-        """The state before a run, in the program's order; not to be changed. Raises IndexError outside 0 … runs."""
+        """The state before a run, in the program's order; before run 0 of a merge, all states that it takes.
+
+        Not to be changed. Raises IndexError outside 0 … runs.
+        """
         if not 0 <= run <= self.runs:
             raise IndexError(f"no state {run} in a segment of {self.runs} runs")
         if run == 0:
@@ -177,14 +195,19 @@ class SegmentTruth:
         return self._traces[number]
 
     def program_of(self, run: int) -> BuiltProgram:
-        """The program of a run: training, and for the last one evaluation."""
-        return self.task.training if run < self.steps else self.task.evaluation
+        """The program of a run: training or merge, and for the last one evaluation."""
+        if run >= self.steps:
+            return self.task.evaluation
+        if not self.merge:
+            return self.task.training
+        assert self.task.merge is not None  # seen to at the beginning
+        return self.task.merge
 
     def program_proof(self, run: int) -> ProgramProof:
         """The seed and the program of a run with their proofs against the task's program root."""
         manifest = self.task.manifest
         tree = Tree(Kind.PROGRAM, [leaf(Kind.PROGRAM, record) for record in manifest.records])
-        place = 1 if run < self.steps else 2
+        place = program_place(run, steps=self.steps, merge=self.merge)
         return ProgramProof(
             seed=manifest.seed,
             seed_siblings=tuple(tree.path(0)),
@@ -205,14 +228,14 @@ class SegmentTruth:
         """The state before run `number`, from the nearest one: kept, held by the open run, or the base."""
         at, near = kept or (0, self._base)
         if self._open is None or not at <= self._open[0] <= number:
-            run = self._open[1] if self._open is not None else self._engine.open(self.task.training)
+            run = self._open[1] if self._open is not None else self._engine.open(self.program_of(0))
             run.load(near)
             self._open = (at, run)
         at, run = self._open
         # Until it has arrived, nobody knows where an interrupted run is.
         self._open = None
         while at < number:
-            self._step(run)
+            self._step(run, merges=self.merge)
             at += 1
             if at < number and at % self._spacing == 0:
                 self._keeper.keep(at, run.state())
@@ -224,9 +247,12 @@ class SegmentTruth:
         """Of the states that are kept in passing."""
         return max(1, -(-self.runs // _KEPT))
 
-    def _step(self, run: Run) -> None:
+    def _step(self, run: Run, *, merges: bool = False) -> None:
         if self._between is not None:
             self._between()
+        if merges:
+            run.step()  # a merge reads no tokens
+            return
         step = int(run.tensor(_STEP).item())
         run.step(DatasetBatches(data=self.data.data, seed=self.task.seed, slot=self.slot, step=step))
 

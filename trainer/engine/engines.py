@@ -20,7 +20,11 @@ class Run(Protocol):
     """A program with a state that it changes step by step. Not for two threads at a time."""
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Takes a state, the program's tensors in their order. Raises ValueError where they are other ones."""
+        """Takes a state, the program's tensors in their order. Raises ValueError where they are other ones.
+
+        A merge takes all its states, the base first, and takes them anew for each run. Those beside the base may be
+        read where they lie until the run is done; a tensor of theirs that is the base's own object takes no memory.
+        """
 
     def step(self, batches: Batches | None = None) -> None:
         """Runs the program once; the next state takes the place of the one that is held."""
@@ -110,21 +114,31 @@ class ReferenceRun:
         self._constants = [constant.to(device) for constant in constants]
         # Until a state is taken, zeros: parts of a step are given their state tensor by tensor.
         self._state = [torch.zeros(one.shape, dtype=TORCH_DTYPES[one.dtype], device=device) for one in program.states]
+        self._others: list[Tensor] = []  # what a merge takes beside the base
 
     def load(self, state: Sequence[Tensor]) -> None:
-        declared = [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.states]
+        declared = [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.taken]
         given = [(one.dtype, tuple(one.shape)) for one in state]
         if given != declared:
             raise ValueError(f"the state tensors are {given}, and the program has {declared}")
-        self._state = [one.to(self._device, copy=True) for one in state]
+        count = len(self._program.states)
+        self._state = [one.to(self._device, copy=True) for one in state[:count]]
+        self._others = [
+            self._state[number % count] if one is state[number % count] else one.to(self._device)
+            for number, one in enumerate(state[count:])
+        ]
 
     def step(self, batches: Batches | None = None) -> None:
         if self._threads is not None:
             # OpenMP keeps the number for each calling thread. Sums are exact, so it shows in the time alone.
             torch.set_num_threads(self._threads)
+        if self._program.inputs and not self._others:
+            raise ValueError("a merge takes its states before each run, and has none")
+        taken = [*self._state, *self._others]
         self._state = run_program(
-            self._program, self._state, self._constants, batches, device=self._device, backend=self._backend
+            self._program, taken, self._constants, batches, device=self._device, backend=self._backend
         )
+        self._others = []
 
     def state(self) -> list[Tensor]:
         return [one.to("cpu", copy=True) for one in self._state]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -45,7 +45,8 @@ class SegmentResult:
 
     Attributes:
         state: the next state; where `completed` is false, a state to go on from, not yet measured.
-        steps: steps done in this call. train_losses: (counter after the step, loss) of each reported step.
+        steps: steps done in this call; 1 of a merge.
+        train_losses: (counter after the step, loss) of each reported step; none of a merge.
         heldout_loss: float32 value as stored in the state. seconds: wall time with evaluation.
         tokens: training tokens seen. not_finite_at: first reported step whose loss was NaN or infinite.
     """
@@ -136,6 +137,52 @@ def measured(program: TaskProgram, dataset: TokenData, state: State, *, engine: 
     return run_segment(program, dataset, state, steps=0, engine=engine).state
 
 
+def run_merge(
+    program: TaskProgram,
+    dataset: TokenData,
+    base: State,
+    inputs: Sequence[State | None],
+    *,
+    engine: Engine | None = None,
+    recheck: int | None = None,
+) -> SegmentResult:
+    """Run the merge program once on a round's base and its slots' states, then the evaluation program (docs/rounds.md).
+
+    The result is a function of programs, data and states alone, the same on every machine and engine.
+
+    Args:
+        inputs: the state of each slot in order; None where one is missing, which is the base and takes no memory.
+        engine: what runs the programs; None takes the reference.
+        recheck: the run, 0 the merge and 1 the evaluation, that is repeated on the reference and compared.
+
+    Raises:
+        MachineFault: the run that was repeated gave other bits: nothing of this segment can be trusted.
+        ResourceError: memory ran out.
+        ValueError: the task has no merge program, or one of other states than these.
+    """
+    if program.merge is None or len(inputs) != program.slots:
+        raise ValueError(f"{len(inputs)} states to merge, in a task whose rounds have {program.slots} slots")
+    states = [base, *(base if state is None else state for state in inputs)]
+    for state in states:
+        check_state(state, program.layout)
+    with memory_of(program):
+        # Only an evaluation program that reads the train part would see the slot: the merge is slot W.
+        segment = _Segment(program, dataset, engine or ReferenceEngine(), slot=program.slots, recheck=recheck)
+        began = time.perf_counter()
+        merged = segment.merged(program.merge, [tensor for state in states for tensor in state.values()])
+        ended = segment.evaluated(merged, number=1)
+    return SegmentResult(
+        state=ended,
+        steps=1,
+        completed=True,
+        train_losses=(),
+        heldout_loss=heldout_loss_of(ended),
+        seconds=time.perf_counter() - began,
+        tokens=0,
+        not_finite_at=None,
+    )
+
+
 class _Segment:
     """What all runs of a segment have in common."""
 
@@ -167,6 +214,18 @@ class _Segment:
         repeated.load(before)
         repeated.step(batches)
         _compare(built, run.state(), repeated.state(), engine=self._engine.name, number=number)
+
+    def merged(self, built: BuiltProgram, taken: list[Tensor]) -> State:
+        """The state that a merge makes of the tensors of all its states."""
+        run = self.open(built, taken)
+        run.step()
+        made = run.state()
+        if self._recheck == 0:
+            repeated = ReferenceEngine().open(built)
+            repeated.load(taken)
+            repeated.step()
+            _compare(built, made, repeated.state(), engine=self._engine.name, number=0)
+        return _named(self._program, made)
 
     def evaluated(self, state: State, *, number: int) -> State:
         """The state after the evaluation program."""

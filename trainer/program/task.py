@@ -30,12 +30,12 @@ from trainer.program.layout import (
     StateLayout,
 )
 
-FORMAT = "trainledger/program/2"
+FORMAT = "trainledger/program/3"
 MAXIMUM_SEED = 2**53 - 1  # the largest integer that canonical JSON can hold
 MAXIMUM_MANIFEST_BYTES = 65_536
 MAXIMUM_CONSTANT_BYTES = 2**28  # of all constants of a task's programs together
 
-_MAGIC = b"TLXT\x00\x01\x00\x00"
+_MAGIC = b"TLXT\x00\x02\x00\x00"
 _SEAL_TYPE = 2  # single programs have 1
 _NO_ROOT = bytes(32)
 _Tensor = tuple[str, DType, tuple[int, ...]]
@@ -58,8 +58,8 @@ class Manifest:
     """The small file that names a task's programs.
 
     Attributes:
-        seed: of the batches. training, evaluation, generation: program roots; without a generation program, a task's
-            checkpoints write no text.
+        seed: of the batches. training, evaluation, generation, merge: program roots; without a generation program, a
+            task's checkpoints write no text, and without a merge program its rounds have one slot.
         description: what the programs were traced from, as JSON values; for people and exports, decides nothing.
     """
 
@@ -67,16 +67,18 @@ class Manifest:
     training: bytes
     evaluation: bytes
     generation: bytes | None
+    merge: bytes | None = None
     description: Mapping[str, Any]
 
     @property
     def records(self) -> tuple[bytes, ...]:
-        """The five records that the root commits to: seed, the three programs' roots, the description's."""
+        """The six records that the root commits to: seed, three programs' roots, the description's, the merge's."""
         from ledger.canonical import canonical_json  # here, so that the engine needs no JSON package
 
         described = bytes_root(Kind.PROGRAM, 0, canonical_json(dict(self.description)))
         seed = _MAGIC + self.seed.to_bytes(8, "big")
-        return (seed, self.training, self.evaluation, self.generation or _NO_ROOT, described)
+        generation, merge = self.generation or _NO_ROOT, self.merge or _NO_ROOT
+        return (seed, self.training, self.evaluation, generation, described, merge)
 
     @property
     def root(self) -> bytes:
@@ -96,6 +98,7 @@ class Manifest:
                 "training": root_hex(self.training),
                 "evaluation": root_hex(self.evaluation),
                 "generation": None if self.generation is None else root_hex(self.generation),
+                "merge": None if self.merge is None else root_hex(self.merge),
                 "description": dict(self.description),
             }
         )
@@ -113,12 +116,13 @@ class Manifest:
             raise SpecificationError(f"The program has {len(data)} bytes; at most {MAXIMUM_MANIFEST_BYTES} are read.")
         fields = Fields(parse_json_strict(data, "The program"), "")
         fields.take_choice("format", [FORMAT])
-        generation = fields.take("generation")
+        generation, merge = fields.take("generation"), fields.take("merge")
         manifest = cls(
             seed=fields.take_int("seed", 0, MAXIMUM_SEED),
             training=parse_root(fields.take("training"), "training"),
             evaluation=parse_root(fields.take("evaluation"), "evaluation"),
             generation=None if generation is None else parse_root(generation, "generation"),
+            merge=None if merge is None else parse_root(merge, "merge"),
             description=_table(fields.take("description")),
         )
         fields.done()
@@ -145,18 +149,28 @@ class TaskProgram:
     training: BuiltProgram
     evaluation: BuiltProgram
     generation: BuiltProgram | None
+    merge: BuiltProgram | None = None
     description: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        check_training(self.training.program)
-        check_companion(self.training.program, self.evaluation.program, Role.EVALUATE)
+        training = self.training.program
+        check_training(training)
+        check_companion(training, self.evaluation.program, Role.EVALUATE, merged=self.merge is not None)
         if self.generation is not None:
-            check_companion(self.training.program, self.generation.program, Role.GENERATE)
+            check_companion(training, self.generation.program, Role.GENERATE)
+        if self.merge is not None:
+            check_merge(training, self.merge.program)
 
     @property
     def programs(self) -> tuple[BuiltProgram, ...]:
         """All that there are, training first."""
-        return tuple(one for one in (self.training, self.evaluation, self.generation) if one is not None)
+        found = (self.training, self.evaluation, self.generation, self.merge)
+        return tuple(one for one in found if one is not None)
+
+    @property
+    def slots(self) -> int:
+        """Training slots of a round: 1, or as many as the merge program takes."""
+        return 1 if self.merge is None else self.merge.program.inputs
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -166,6 +180,7 @@ class TaskProgram:
             training=program_root(self.training.program),
             evaluation=program_root(self.evaluation.program),
             generation=None if self.generation is None else program_root(self.generation.program),
+            merge=None if self.merge is None else program_root(self.merge.program),
             description=self.description,
         )
 
@@ -217,11 +232,12 @@ def check_training(program: Program) -> None:
         )
 
 
-def check_companion(training: Program, program: Program, role: Role) -> None:
+def check_companion(training: Program, program: Program, role: Role, *, merged: bool = False) -> None:
     """Checks that a program works on the training program's states, and changes of them what its role may change.
 
-    An evaluation program changes the held-out loss alone. A generation program changes nothing of them; the tensors of
-    a text follow there (docs/generation.md).
+    An evaluation program changes the held-out loss alone; in a task with a merge program (`merged`) everything but the
+    counter of steps. A generation program changes nothing of them; the tensors of a text follow there
+    (docs/generation.md).
 
     Raises:
         SpecificationError: it is of another role, over other states, or changes them.
@@ -243,10 +259,36 @@ def check_companion(training: Program, program: Program, role: Role) -> None:
             remedy="Trace it with trace_generation, or leave it out.",
         )
     for one in program.states[: len(shared)]:
-        if one.source is not None and not (role is Role.EVALUATE and one.name == HELDOUT_LOSS):
+        free = role is Role.EVALUATE and (one.name == HELDOUT_LOSS or (merged and one.name != STEP))
+        if one.source is not None and not free:
             raise SpecificationError(
-                f"The {name} program changes {one.name}.", field=name, remedy="Only training may change the model."
+                f"The {name} program changes {one.name}.",
+                field=name,
+                remedy="Only training and merges count steps." if merged else "Only training may change the model.",
             )
+
+
+def check_merge(training: Program, program: Program) -> None:
+    """Checks that a program makes one state of several of the training program's, and says how far that has come.
+
+    Raises:
+        SpecificationError: it is of another role, over other states, or leaves the counter of steps as it is.
+    """
+    _check_role(program, Role.MERGE)
+    if [(one.name, one.dtype, one.shape) for one in program.states] != [
+        (one.name, one.dtype, one.shape) for one in training.states
+    ]:
+        raise SpecificationError(
+            "The merge program is over other states than the training program.",
+            field="merge",
+            remedy="Make both from the same model and optimizer.",
+        )
+    if program.states[_STEP].source is None:
+        raise SpecificationError(
+            f"The merge program leaves {STEP} unchanged.",
+            field="merge",
+            remedy="Nobody could tell how far a merged state has come: leave the task alone.",
+        )
 
 
 def constants_of(program: Program, limit: int = MAXIMUM_CONSTANT_BYTES) -> tuple[ConstantTensor, ...]:
@@ -279,7 +321,8 @@ def _check_role(program: Program, role: Role) -> None:
 
 
 def _field(role: Role) -> str:
-    return {Role.TRAIN: "training", Role.EVALUATE: "evaluation", Role.GENERATE: "generation"}[role]
+    names = {Role.TRAIN: "training", Role.EVALUATE: "evaluation", Role.GENERATE: "generation", Role.MERGE: "merge"}
+    return names[role]
 
 
 def _is_text(tensors: Sequence[_Tensor]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.engine.engines import Run
+from trainer.engine.engines import ReferenceRun, Run
+from trainer.engine.exact.fast.runner import MOST_THREADS
+from trainer.native import compiled_program
 from trainer.program.exact import BuiltProgram
 from trainer.rounds.processes import RankProcesses
 from trainer.rounds.ranks import RankedProgram
@@ -12,6 +14,8 @@ from trainer.rounds.ranks import RankedProgram
 
 class RanksEngine:
     """Ranks that share every step of a program whose batch has shards; other programs they all run whole.
+
+    A merge has no batch, and as many states as its round has slots, so it runs once, in this process.
 
     The processes start with the first program and end with this one.
 
@@ -34,7 +38,10 @@ class RanksEngine:
 
         Raises:
             RankFailed: a rank did not start, died, or could not compile.
+            CompilerError, SpecificationError: a merge could not be compiled.
         """
+        if built.program.inputs:
+            return self._here(built)
         if self._processes is None:
             self._processes = RankProcesses(self._ranks, threads=self._threads)
         if self._open is not None:
@@ -43,6 +50,12 @@ class RanksEngine:
             self._processes, built.program, built.constants, folder=self._folder, threads=self._threads
         )
         return self._open
+
+    def _here(self, built: BuiltProgram) -> Run:
+        threads = min(MOST_THREADS, self._ranks * self._threads)
+        if self._folder is None:
+            return ReferenceRun(built.program, built.constants, threads=threads)
+        return compiled_program(built.program, built.constants, self._folder, threads=threads)
 
     def close(self) -> None:
         """Ends the processes."""

@@ -48,7 +48,7 @@ def _memory_limit() -> int:
 
 def probe(size: int = _PROBE) -> BuiltProgram:
     """A program of products of matrices of a size and element-wise work, to learn an engine's speed with."""
-    build = ProgramBuilder(Role.MERGE)
+    build = ProgramBuilder(Role.GENERATE)
     build.state("x", DType.FLOAT32, (size, size))
     build.state("waited.for", DType.INT64, ())
     x = build.load("x")

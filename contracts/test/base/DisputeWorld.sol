@@ -193,17 +193,18 @@ abstract contract DisputeWorld is Fixture {
     }
 
     function taskRows() internal view returns (bytes32[][] memory) {
-        bytes32[] memory leaves = new bytes32[](5);
-        leaves[0] = Trees.leaf(PROGRAM, abi.encodePacked("TLXT", uint16(1), uint16(0), SEED));
+        bytes32[] memory leaves = new bytes32[](6);
+        leaves[0] = Trees.leaf(PROGRAM, abi.encodePacked("TLXT", uint16(2), uint16(0), SEED));
         leaves[1] = Trees.leafOfRoot(PROGRAM, programRoot(true));
         leaves[2] = Trees.leafOfRoot(PROGRAM, programRoot(false));
         leaves[3] = Trees.leafOfRoot(PROGRAM, bytes32(0));
         leaves[4] = Trees.leafOfRoot(PROGRAM, keccak256("description"));
+        leaves[5] = Trees.leafOfRoot(PROGRAM, bytes32(0));
         return Trees.build(PROGRAM, leaves);
     }
 
     function taskProgramRoot() internal view returns (Root) {
-        return Root.wrap(Trees.seal(PROGRAM, 2, 5, Trees.top(taskRows())));
+        return Root.wrap(Trees.seal(PROGRAM, 2, 6, Trees.top(taskRows())));
     }
 
     /// @dev A made-up accumulator of the product's fold after `blocks` blocks. A liar's differ from block 40 on, unless

@@ -63,11 +63,16 @@ def random_program(seed: int, operations: int = 14) -> RandomProgram:
     return ProgramWriter(random.Random(seed)).program(operations)
 
 
-class ProgramWriter:
-    """Writes a random program, one operation after the other."""
+def random_merge(seed: int, inputs: int, operations: int = 14) -> RandomProgram:
+    """The merge of a seed, of so many states beside the base; its state holds the tensors of all of them."""
+    return ProgramWriter(random.Random(seed), inputs).program(operations)
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+
+class ProgramWriter:
+    """Writes a random program, one operation after the other; a merge where there are `inputs`."""
+
+    def __init__(self, rng: random.Random, inputs: int = 0) -> None:
+        self.rng, self.inputs = rng, inputs
         self.operations: list[Operation] = []
         self.states: list[StateTensor] = []
         self.state_data: list[torch.Tensor] = []
@@ -80,24 +85,24 @@ class ProgramWriter:
             self._next()
         for number, state in enumerate(self.states):
             self.states[number] = self._with_source(state)
-        program = Program(
-            self.rng.choice(list(Role)), tuple(self.states), tuple(self.constants), tuple(self.operations)
-        )
+        role = self.rng.choice([Role.TRAIN, Role.EVALUATE, Role.GENERATE])
+        if self.inputs:
+            role = Role.MERGE
+        program = Program(role, tuple(self.states), tuple(self.constants), tuple(self.operations), self.inputs)
         return RandomProgram(program, self.state_data, self.constant_data)
 
     def _given(self) -> None:
         """A state, constants, and what makes sources of every dtype certain."""
         for number in range(self.rng.randint(2, 4)):
-            wide = number == 1
-            shape = self._shape()
-            data = (
-                torch.tensor([self.rng.randint(-(2**40), 2**40) for _ in range(math.prod(shape))])
-                if wide
-                else word_tensor(self._words(math.prod(shape))).view(torch.float32)
-            )
+            wide, shape = number == 1, self._shape()
             self.states.append(StateTensor(f"tensor.{number}", DType.INT64 if wide else DType.FLOAT32, shape))
-            self.state_data.append(data.reshape(shape))
+            self.state_data.append(self._held(wide, shape))
             self._add(Load(number), DType.INT32 if wide else DType.FLOAT32, shape)
+        for number, one in enumerate(self.states * self.inputs, len(self.states)):
+            wide = one.dtype is DType.INT64
+            self.state_data.append(self._held(wide, one.shape))
+            if self.rng.random() < 6 / (len(self.states) * self.inputs):
+                self._add(Load(number), DType.INT32 if wide else DType.FLOAT32, one.shape)
         for integers in (True, False):
             shape = self._shape()
             small = torch.tensor([self.rng.randint(-2, 6) for _ in range(math.prod(shape))], dtype=torch.int32)
@@ -111,8 +116,15 @@ class ProgramWriter:
             operands = [self._operand(self._source(DType.FLOAT32), shape) for _ in range(2)]
             self._add(Pointwise(quantise_kernel(bits)), dtype, shape, *operands)
 
+    def _held(self, wide: bool, shape: tuple[int, ...]) -> torch.Tensor:
+        """A random tensor of a state."""
+        size = math.prod(shape)
+        if wide:
+            return torch.tensor([self.rng.randint(-(2**40), 2**40) for _ in range(size)]).reshape(shape)
+        return word_tensor(self._words(size)).view(torch.float32).reshape(shape)
+
     def _next(self) -> None:
-        code = self.rng.choice(list(Code))
+        code = self.rng.choice([code for code in Code if not (self.inputs and code is Code.BATCH)])
         write = {
             Code.BATCH: self._batch,
             Code.VIEW: self._view,

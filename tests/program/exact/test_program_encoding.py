@@ -53,6 +53,35 @@ def test_records_have_the_documented_layout() -> None:
     assert encode_program(built.program)[:8] == struct.pack(">I", 20) + b"TLXP"
 
 
+def merge_of(slots: int) -> Program:
+    """A merge that writes the last slot's counter."""
+    build = ProgramBuilder(Role.MERGE, inputs=slots)
+    build.state("x", DType.FLOAT32, (2,))
+    build.state("counter.step", DType.INT64, (1,))
+    build.store("counter.step", build.load("counter.step", state=slots))
+    return build.finish().program
+
+
+@pytest.mark.parametrize("slots", [2, 17, 255])
+def test_records_of_a_merge_name_its_inputs(slots: int) -> None:
+    program = merge_of(slots)
+    records = encode_records(program)
+    assert records[0] == b"TLXP" + bytes.fromhex(f"0001 04 {slots:02x} 00000002 00000000 00000001")
+    assert records[3][-4:] == struct.pack(">I", 2 * slots + 1)  # tensor 1 of state W
+    assert load_program(encode_program(program)) == program
+    assert len({program_root(program), program_root(merge_of(slots ^ 1))}) == 2
+
+
+def test_listing_of_a_merge_names_slots() -> None:
+    lines = list(listing(merge_of(3)))
+    assert lines[0] == "program merge of 3 states"
+    assert lines[-1] == "%0: i32[1] = LOAD(counter.step of slot 2)"
+
+
+def test_cost_of_a_merge_counts_every_state() -> None:
+    assert cost_of(merge_of(3)).peak_bytes == 4 * (8 + 8) + 4
+
+
 def test_program_root_is_the_sealed_tree_of_records() -> None:
     records = encode_records(PROGRAM)
     leaves = [hashlib.sha256(b"\0\4" + record).digest() for record in records]
@@ -71,6 +100,7 @@ def test_program_root_is_stable() -> None:
         (Program(Role.TRAIN, (StateTensor("a" * 256, DType.FLOAT32, (1,)),), (), ()), "state 0"),
         (Program(Role.TRAIN, (), (ConstantTensor(DType.FLOAT32, (1,), b""),), ()), "constant 0"),
         (Program(Role.TRAIN, (), (), (Operation(Load(-1), DType.FLOAT32, ()),)), "operation 0"),
+        (Program(Role.MERGE, (), (), (), 256), "the header"),
         (Program(Role.TRAIN, (), (), (Operation(Constant(2**32), DType.FLOAT32, ()),)), "operation 0"),
     ],
 )

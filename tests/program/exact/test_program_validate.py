@@ -166,6 +166,34 @@ def test_check_program_broken_table_refused(change: Callable[[Program], Program]
         check_program(change(base()))
 
 
+def merge(program: Program, inputs: int) -> Program:
+    return replace(program, role=Role.MERGE, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        (merge(base(), 0), "a merge takes 2 to 255 states, not 0"),
+        (merge(base(), 1), "a merge takes 2 to 255 states, not 1"),
+        (merge(base(), 256), "a merge takes 2 to 255 states, not 256"),
+        (replace(base(), inputs=2), "a train program takes one state, not 2 more"),
+        (replace(base(), role=Role.GENERATE, inputs=1), "a generate program takes one state, not 1 more"),
+        (merge(with_operation(Load(6), F, (2, 3)), 2), "there is no state 6"),
+        (merge(with_operation(Load(5), F, (2, 3)), 2), "state 1 is int64"),
+        (merge(with_operation(Load(-1), F, (2, 3)), 2), "there is no state -1"),
+        (merge(with_operation(Batch(Part.TRAIN, 0), W, (2, 3)), 2), "a merge reads no tokens"),
+    ],
+)
+def test_check_program_broken_merge_refused(program: Program, problem: str) -> None:
+    assert problem in refused(program)
+
+
+def test_check_program_merge_loads_every_state() -> None:
+    for inputs in (2, 255):
+        check_program(merge(with_operation(Load(2 * inputs), F, (2, 3)), inputs))
+        check_program(merge(with_operation(Load(2 * inputs + 1), W, (2, 3)), inputs))
+
+
 def test_check_constants_other_data_refused() -> None:
     check_constants(BUILT.program, BUILT.constants)
     with pytest.raises(SpecificationError, match="the program has 1 of them, and 0 are given"):

@@ -79,6 +79,7 @@ def run_program(
     """Runs a checked program once: the state's tensors, in order, to the next state's, on `device`.
 
     Args:
+        state: of a merge the tensors of all its states, one state after the other, the base first.
         constants: the data of the program's constants, checked by `check_constants`.
         batches: where tokens come from; None for a program without BATCH.
         backend: of the integer products; None takes float64.
@@ -94,7 +95,7 @@ def run_program(
         del output  # or it would live on beside its successor
     return [
         held if tensor.source is None else run.outputs[tensor.source].to(TORCH_DTYPES[tensor.dtype])
-        for tensor, held in zip(program.states, run.state, strict=True)
+        for tensor, held in zip(program.states, run.state, strict=False)  # of a merge, the base comes first
     ]
 
 
@@ -145,7 +146,7 @@ class _Run:
         backend: Backend | None,
     ) -> None:
         self.device = torch.device(device)
-        self.state = _moved(program.states, state, device, "state")
+        self.state = _moved(program.taken, state, device, "state")
         self.constants = _moved(program.constants, constants, device, "constant")
         self.outputs: dict[int, Tensor] = {}
         self._backend = backend

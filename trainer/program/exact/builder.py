@@ -74,26 +74,36 @@ class ProgramBuilder:
         built = build.finish()
     """
 
-    def __init__(self, role: Role) -> None:
-        self._role = role
+    def __init__(self, role: Role, *, inputs: int = 0) -> None:
+        self._role, self._inputs = role, inputs
         self._states: dict[str, StateTensor] = {}
         self._constants: dict[ConstantTensor, Tensor] = {}
         self._operations: list[Operation] = []
         self._known: dict[Operation, int] = {}
+        self._closed = False  # whether the number of tensors is in a LOAD already
 
     def state(self, name: str, dtype: DType, shape: Sequence[int]) -> None:
         """Declares the next tensor of the state, which stays unchanged until something is stored to it."""
+        if self._closed:
+            raise ValueError(f"{name} is declared after another state was loaded, whose numbers it would change")
         if name in self._states:
             raise ValueError(f"the state has a tensor {name} already")
         if dtype not in STATE_DTYPES:
             raise ValueError(f"a state holds float32 and int64, not {dtype.name}")
         self._states[name] = StateTensor(name, dtype, tuple(shape))
 
-    def load(self, name: str) -> Value:
-        """LOAD of a state tensor: float32, or int32 of an int64 one."""
+    def load(self, name: str, *, state: int = 0) -> Value:
+        """LOAD of a state tensor: float32, or int32 of an int64 one.
+
+        A merge loads once all tensors are declared: `state` is 0 for the base, 1 + s for slot s.
+        """
+        if not 0 <= state <= self._inputs:
+            raise ValueError(f"state {state} of a program that takes {1 + self._inputs}")
         tensor = self._states[name]
         dtype = DType.FLOAT32 if tensor.dtype is DType.FLOAT32 else DType.INT32
-        return self._add(Load(list(self._states).index(name)), dtype, tensor.shape)
+        self._closed = self._closed or state > 0
+        index = state * len(self._states) + list(self._states).index(name)
+        return self._add(Load(index), dtype, tensor.shape)
 
     def store(self, name: str, value: Value) -> None:
         """Makes a value of the same shape the tensor's next one; int32 goes to int64."""
@@ -278,7 +288,7 @@ class ProgramBuilder:
         """The program; with `prune`, without the operations and constants that no state tensor depends on."""
         states = tuple(self._states.values())
         if not prune:
-            program = Program(self._role, states, tuple(self._constants), tuple(self._operations))
+            program = Program(self._role, states, tuple(self._constants), tuple(self._operations), self._inputs)
             return BuiltProgram(program, tuple(self._constants.values()))
         place = _needed(self._operations, [state.source for state in states])
         operations = [self._operations[number] for number in place]
@@ -290,6 +300,7 @@ class ProgramBuilder:
             tuple(s if s.source is None else replace(s, source=place[s.source]) for s in states),
             tuple(keys[number] for number in held),
             tuple(_moved(one, place, constants) for one in operations),
+            self._inputs,
         )
         return BuiltProgram(program, tuple(data[number] for number in held))
 

@@ -27,8 +27,8 @@ class Cost:
         instructions: instructions of POINTWISE kernels over all elements, without inputs and constants.
         folded: elements that SUM, MAX and SCATTER_ADD read.
         elements: of all outputs. bytes_written: of all outputs.
-        peak_bytes: of state, constants and outputs alive at once, where outputs go after their last reader; what an
-            engine uses to compute one output comes on top.
+        peak_bytes: of the state (of a merge all states), constants and outputs alive at once, where outputs go after
+            their last reader; what an engine uses to compute one output comes on top.
         operations: number of operations of each kind, by name.
     """
 
@@ -107,8 +107,8 @@ def _instructions(one: Operation) -> int:
 
 
 def _held(program: Program) -> int:
-    """Bytes of what is there all the time: the state and the constants."""
-    tensors: list[StateTensor | ConstantTensor] = [*program.states, *program.constants]
+    """Bytes of what is there all the time: the state, or all states of a merge, and the constants."""
+    tensors: list[StateTensor | ConstantTensor] = [*program.taken, *program.constants]
     return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
 
 

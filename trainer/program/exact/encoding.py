@@ -61,7 +61,8 @@ def encode_records(program: Program) -> list[bytes]:
         SpecificationError: a value does not fit its field.
     """
     sizes = (len(program.states), len(program.constants), len(program.operations))
-    records = [_write(lambda role: _HEADER.pack(_MAGIC, VERSION, role, 0, *sizes), program.role, "the header")]
+    head = (_MAGIC, VERSION, program.role, program.inputs)
+    records = [_write(lambda counts: _HEADER.pack(*head, *counts), sizes, "the header")]
     records += [_write(_state_bytes, one, f"state {n}") for n, one in enumerate(program.states)]
     records += [_write(_constant_bytes, one, f"constant {n}") for n, one in enumerate(program.constants)]
     records += [_write(_operation_bytes, one, f"operation {n}") for n, one in enumerate(program.operations)]
@@ -75,7 +76,7 @@ def decode_records(records: Sequence[bytes]) -> Program:
         SpecificationError: not a program's records; says which one and what is wrong.
     """
     header = Reader(records[0] if records else b"", "the header")
-    role, counts = _read_header(header)
+    role, inputs, counts = _read_header(header)
     if sum(counts) + 1 != len(records):
         header.refuse(f"announces {sum(counts)} records after it, and {len(records) - 1} follow")
     states, constants, operations = counts
@@ -86,6 +87,7 @@ def decode_records(records: Sequence[bytes]) -> Program:
         tuple(_read(_read_state, next(body), f"state {n}") for n in range(states)),
         tuple(_read(_read_constant, next(body), f"constant {n}") for n in range(constants)),
         tuple(_read(lambda r: _read_operation(r, kernels), next(body), f"operation {n}") for n in range(operations)),
+        inputs,
     )
 
 
@@ -217,14 +219,15 @@ def _read(read: Callable[[Reader], _Record], record: bytes, name: str) -> _Recor
     return value
 
 
-def _read_header(reader: Reader) -> tuple[Role, tuple[int, int, int]]:
-    magic, version, role, zero, states, constants, operations = _HEADER.unpack(reader.take(_HEADER.size))
+def _read_header(reader: Reader) -> tuple[Role, int, tuple[int, int, int]]:
+    """Role, inputs, and the numbers of states, constants and operations."""
+    magic, version, role, inputs, states, constants, operations = _HEADER.unpack(reader.take(_HEADER.size))
     reader.end()
-    if magic != _MAGIC or version != VERSION or zero:
+    if magic != _MAGIC or version != VERSION:
         reader.refuse(f"this is no program of version {VERSION}")
     if role not in _ROLES:
         reader.refuse(f"there is no role {role}")
-    return Role(role), (states, constants, operations)
+    return Role(role), inputs, (states, constants, operations)
 
 
 def _words(values: Sequence[int]) -> bytes:

@@ -31,7 +31,7 @@ _SHORT = {DType.FLOAT32: "f32", DType.INT64: "i64", DType.INT32: "i32", DType.IN
 def listing(program: Program) -> Iterator[str]:
     """The lines: states, constants, operations. Kernels are numbered from k0 and follow at the end, each once."""
     kernels: dict[Kernel, int] = {}
-    yield f"program {program.role.name.lower()}"
+    yield f"program {program.role.name.lower()}{f' of {program.inputs} states' if program.inputs else ''}"
     for state in program.states:
         source = "unchanged" if state.source is None else f"%{state.source}"
         yield f"state {state.name}: {_type(state.dtype, state.shape)} <- {source}"
@@ -78,7 +78,9 @@ def _operand(program: Program, one: Operation, operand: Operand) -> str:
 def _attributes(program: Program, one: Operation, kernels: dict[Kernel, int]) -> list[str]:
     match one.attributes:
         case Load(index):
-            return [program.states[index].name]
+            state, tensor = divmod(index, len(program.states))
+            name = program.states[tensor].name
+            return [name if not program.inputs else f"{name} of {f'slot {state - 1}' if state else 'the base'}"]
         case Constant(index):
             return [f"constant {index}"]
         case Batch(part, shift):

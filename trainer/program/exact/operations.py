@@ -17,6 +17,7 @@ MAXIMUM_ELEMENTS = 2**32 - 1
 MAXIMUM_OPERANDS = 16
 MAXIMUM_RECORDS = 65_536
 MAXIMUM_RECORD_BYTES = 8_192
+LEAST_INPUTS, MAXIMUM_INPUTS = 2, 255  # states that a merge takes beside the base
 LEAST_EXPONENT, GREATEST_EXPONENT = -96, 128  # of SUM and SCATTER_ADD, as of Quantise
 UNCHANGED = 0xFFFFFFFF
 
@@ -94,7 +95,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Load:
-    """LOAD: tensor `index` of the state."""
+    """LOAD: tensor `index` of the state; in a merge of states of n tensors, n · j + i is tensor i of state j."""
 
     index: int
 
@@ -273,9 +274,20 @@ class ConstantTensor:
 
 @dataclass(frozen=True)
 class Program:
-    """A program: what its file holds, checked or not (`validate.check_program`)."""
+    """A program: what its file holds, checked or not (`validate.check_program`).
+
+    Attributes:
+        states: the tensors of one state, declared once, however many states a merge takes.
+        inputs: how many states a merge takes beside the base, W; 0 of every other program.
+    """
 
     role: Role
     states: tuple[StateTensor, ...]
     constants: tuple[ConstantTensor, ...]
     operations: tuple[Operation, ...]
+    inputs: int = 0
+
+    @property
+    def taken(self) -> tuple[StateTensor, ...]:
+        """The tensors that a run takes, as LOAD numbers them: those of the state, or of all W + 1 states of a merge."""
+        return self.states * (1 + self.inputs)

@@ -20,7 +20,9 @@ from trainer.program.exact.encoding import decode_program
 from trainer.program.exact.operations import (
     CONSTANT_DTYPES,
     KINDS,
+    LEAST_INPUTS,
     MAXIMUM_ELEMENTS,
+    MAXIMUM_INPUTS,
     MAXIMUM_RANK,
     MAXIMUM_RECORDS,
     QUANTISED,
@@ -35,6 +37,7 @@ from trainer.program.exact.operations import (
     Operation,
     Pointwise,
     Program,
+    Role,
     Shape,
     StateTensor,
     Take,
@@ -69,6 +72,7 @@ def check_program(program: Program) -> None:
         _refuse("the header", f"{records} records are more than {MAXIMUM_RECORDS}")
     if not program.states:
         _refuse("the header", "a program without a state does nothing")
+    _check_inputs(program)
     names: set[str] = set()
     for number, state in enumerate(program.states):
         _check_state(state, f"state {number}", names, program)
@@ -101,6 +105,15 @@ def check_constants(program: Program, constants: Sequence[Tensor]) -> None:
 
 def _refuse(record: str, problem: str) -> NoReturn:
     raise SpecificationError(f"In the program, {record}: {problem}.", field=record)
+
+
+def _check_inputs(program: Program) -> None:
+    """A merge takes several states, and every other program one."""
+    if program.role is not Role.MERGE:
+        if program.inputs:
+            _refuse("the header", f"a {program.role.name.lower()} program takes one state, not {program.inputs} more")
+    elif not LEAST_INPUTS <= program.inputs <= MAXIMUM_INPUTS:
+        _refuse("the header", f"a merge takes {LEAST_INPUTS} to {MAXIMUM_INPUTS} states, not {program.inputs}")
 
 
 def _check_shape(shape: Shape, name: str) -> None:
@@ -185,9 +198,13 @@ def _check_operand(program: Program, one: Operation, place: int, operand: Operan
 def _check_attributes(program: Program, one: Operation, name: str) -> None:
     match one.attributes:
         case Load(index):
-            _check_copy(one, program.states, index, "state", name)
+            if not 0 <= index < len(program.states) * (1 + program.inputs):
+                _refuse(name, f"there is no state {index}")
+            _check_copy(one, program.states, index % len(program.states), "state", name)
         case Constant(index):
             _check_copy(one, program.constants, index, "constant", name)
+        case Batch() if program.role is Role.MERGE:
+            _refuse(name, "a merge reads no tokens")
         case Batch(_, shift):
             if len(one.shape) != 2 or not 0 <= shift <= 255:
                 _refuse(name, f"a batch {list(one.shape)} shifted by {shift}: it has samples and tokens, and a u8")

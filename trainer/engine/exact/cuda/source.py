@@ -45,7 +45,7 @@ class Launch:
     kernel: str
     blocks: int
     threads: int
-    addresses: tuple[tuple[Base, int], ...]
+    addresses: tuple[tuple[int, int], ...]
     first: int
 
 
@@ -62,7 +62,7 @@ class CudaSource:
 @dataclass(frozen=True)
 class _Call:
     body: Body
-    addresses: tuple[tuple[Base, int], ...]
+    addresses: tuple[tuple[int, int], ...]
 
 
 def write_cuda(program: Program, *, keep: bool = False) -> CudaSource:
@@ -96,12 +96,12 @@ def write_cuda(program: Program, *, keep: bool = False) -> CudaSource:
 def _calls(program: Program, plan: Plan, steps: Sequence[Group | int], inside: set[int]) -> Iterator[_Call]:
     operations = program.operations
 
-    def read(number: int, which: int) -> tuple[Base, int]:
+    def read(number: int, which: int) -> tuple[int, int]:
         operand = operations[number].operands[which]
         place = plan.outputs[operand.source]
         return place.base, place.offset + operand.offset * operations[operand.source].dtype.size
 
-    def written(number: int) -> tuple[Base, int]:
+    def written(number: int) -> tuple[int, int]:
         return plan.outputs[number].base, plan.outputs[number].offset
 
     for step in steps:
@@ -115,7 +115,7 @@ def _calls(program: Program, plan: Plan, steps: Sequence[Group | int], inside: s
             continue
         if isinstance(one.attributes, Load):
             if one.dtype is not DType.FLOAT32:
-                state = plan.states[one.attributes.index]
+                state = plan.taken[one.attributes.index]
                 yield _converted(one.elements, state, plan.outputs[step], "int64_t", "uint32_t")
             continue
         body = body_of(one, [operations[operand.source].dtype for operand in one.operands])

@@ -39,6 +39,7 @@ class HeldState:
     ) -> None:
         self._program, self._plan, self._device = program, plan, torch.device(device)
         self._unread: dict[int, Tensor] = {}
+        self._others: list[Tensor | None] = []
         sizes = {**plan.sizes, Base.SCRATCH: scratch}
         self._memory = {base: _aligned(sizes[base], device) for base in Base}
         self._batches = [
@@ -54,10 +55,19 @@ class HeldState:
     def load(self, state: Sequence[Tensor]) -> None:
         """Takes a state, the program's tensors in their order; every NaN becomes the one NaN where it is read.
 
+        A merge takes all its states, the base first. Those beside the base are read where they lie, if that can be, and
+        must not change before the run. A tensor that is the base's own object takes no memory.
+
         Raises:
             ValueError: dtypes or shapes are not the program's.
         """
-        _demand("state", state, [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.states])
+        _demand("state", state, [(TORCH_DTYPES[one.dtype], one.shape) for one in self._program.taken])
+        count = len(self._program.states)
+        self._others = [
+            None if given is state[number % count] else self._readable(given)
+            for number, given in enumerate(state[count:])
+        ]
+        state = state[:count]
         for base in (Base.STATE, Base.NEXT):  # an unchanged tensor is never written again
             for held, one in zip(self._tensors(base), state, strict=True):
                 held.copy_(_canonical(one))
@@ -78,11 +88,25 @@ class HeldState:
             held.copy_(_tokens(batches, batch, tuple(held.shape)))
 
     def addresses(self) -> list[int]:
-        """Where each memory begins now, in the order of `Base`."""
-        return [self._memory[base].data_ptr() for base in Base]
+        """Where each memory begins now, in the order of `Base`; of a merge also the other states' tensors.
+
+        Raises:
+            ValueError: a merge has no states: it takes them anew for each run.
+        """
+        held = [self._memory[base].data_ptr() for base in Base]
+        if not self._program.inputs:
+            return held
+        if not self._others:
+            raise ValueError("a merge takes its states before each run, and has none")
+        places = self._plan.states
+        return held + [
+            held[Base.STATE] + places[number % len(places)].offset if other is None else other.data_ptr()
+            for number, other in enumerate(self._others)
+        ]
 
     def swap(self) -> None:
-        """The next state, which a run has written, becomes the one that is held."""
+        """The next state, which a run has written, becomes the one that is held; a merge's others go."""
+        self._others = []
         memory = self._memory
         memory[Base.STATE], memory[Base.NEXT] = memory[Base.NEXT], memory[Base.STATE]
 
@@ -119,8 +143,17 @@ class HeldState:
         """
         one, place = self._program.operations[number], self._plan.outputs[number]
         # The two memories have changed places since.
-        base = {Base.STATE: Base.NEXT, Base.NEXT: Base.STATE}.get(place.base, place.base)
+        base = {Base.STATE: Base.NEXT, Base.NEXT: Base.STATE}.get(Base(place.base), place.base)
         return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape).to("cpu", copy=True)
+
+    def _readable(self, given: Tensor) -> Tensor:
+        """A tensor as a run may read it: itself, or a copy on the device, aligned, with the one NaN."""
+        plain = given.device == self._device and given.is_contiguous() and given.data_ptr() % _ALIGNMENT == 0
+        if plain and not (given.is_floating_point() and bool(given.isnan().any())):
+            return given
+        memory = _aligned(given.numel() * given.itemsize, self._device)[: given.numel() * given.itemsize]
+        copied = memory.view(given.dtype).view(given.shape)
+        return copied.copy_(_canonical(given))
 
     def _tensors(self, base: Base) -> list[Tensor]:
         return [self._tensor(base, number) for number in range(len(self._program.states))]
@@ -130,7 +163,7 @@ class HeldState:
         return self._at(Place(base, place.offset, place.size), TORCH_DTYPES[one.dtype], one.shape)
 
     def _at(self, place: Place, dtype: torch.dtype, shape: Shape) -> Tensor:
-        return self._memory[place.base][place.offset : place.offset + place.size].view(dtype).view(shape)
+        return self._memory[Base(place.base)][place.offset : place.offset + place.size].view(dtype).view(shape)
 
 
 def _aligned(size: int, device: torch.device | str) -> Tensor:

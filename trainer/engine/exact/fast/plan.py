@@ -16,7 +16,10 @@ _MOST_PENDING = 64
 
 
 class Base(enum.IntEnum):
-    """The memories that a run works on, in the order in which it gets their addresses."""
+    """The memories that a run works on, in the order in which it gets their addresses.
+
+    Of a merge, each tensor of each state beside the base follows as a memory of its own.
+    """
 
     ARENA = 0
     STATE = 1
@@ -28,16 +31,16 @@ class Base(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """`size` bytes from `offset` of a memory."""
+    """`size` bytes from `offset` of a memory: a `Base`, or len(Base) + k for tensor k of a merge's other states."""
 
-    base: Base
+    base: int
     offset: int
     size: int
 
     def meets(self, other: Place) -> bool:
         """Whether the two have a byte in common."""
         apart = self.offset + self.size <= other.offset or other.offset + other.size <= self.offset
-        return self.base is other.base and not apart
+        return self.base == other.base and not apart
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class Plan:
 
     Attributes:
         outputs: of each operation. states: of each tensor of the state, both in STATE and in NEXT.
+        taken: of each tensor that LOAD reads: those of the state in STATE, of a merge's other states where they are.
         constants: of each constant, in CONSTANTS.
         sizes: bytes of each memory but SCRATCH.
     """
 
     outputs: tuple[Place, ...]
     states: tuple[Place, ...]
+    taken: tuple[Place, ...]
     constants: tuple[Place, ...]
     sizes: dict[Base, int]
 
@@ -73,11 +78,13 @@ def make_plan(
     states, state_bytes = _laid_out(Base.STATE, [product(s.shape) * s.dtype.size for s in program.states])
     constants, constant_bytes = _laid_out(Base.CONSTANTS, [product(c.shape) * c.dtype.size for c in program.constants])
     sizes = {Base.STATE: state_bytes, Base.NEXT: state_bytes, Base.CONSTANTS: constant_bytes}
-    fixed = _fixed(program, states, constants, sizes)
+    others = [Place(len(Base) + n, 0, states[n % len(states)].size) for n in range(program.inputs * len(states))]
+    taken = [*states, *others]
+    fixed = _fixed(program, taken, constants, sizes)
     fixed |= {number: Place(Base.ARENA, 0, 0) for number in hidden}
     steps = [(number,) for number in range(len(program.operations))] if steps is None else steps
     outputs, sizes[Base.ARENA] = _in_arena(program, fixed, keep, steps)
-    return Plan(tuple(outputs), tuple(states), tuple(constants), sizes)
+    return Plan(tuple(outputs), tuple(states), tuple(taken), tuple(constants), sizes)
 
 
 def _laid_out(base: Base, sizes: Sequence[int]) -> tuple[list[Place], int]:
@@ -93,7 +100,7 @@ def _up(size: int) -> int:
 
 
 def _fixed(
-    program: Program, states: Sequence[Place], constants: Sequence[Place], sizes: dict[Base, int]
+    program: Program, taken: Sequence[Place], constants: Sequence[Place], sizes: dict[Base, int]
 ) -> dict[int, Place]:
     """Outputs that lie outside the arena: read where they are given, or written where the next state is."""
     fixed: dict[int, Place] = {}
@@ -101,14 +108,14 @@ def _fixed(
     for number, one in enumerate(program.operations):
         match one.attributes:
             case Load(index) if one.dtype is DType.FLOAT32:
-                fixed[number] = states[index]
+                fixed[number] = taken[index]
             case Constant(index):
                 fixed[number] = constants[index]
             case Batch():
                 fixed[number] = Place(Base.TOKENS, tokens, bytes_of(one))
                 tokens += _up(bytes_of(one))
     sizes[Base.TOKENS] = tokens
-    for place, state in zip(states, program.states, strict=True):
+    for place, state in zip(taken, program.states, strict=False):  # the base's tensors come first
         if state.source is not None and state.source not in fixed and state.dtype is DType.FLOAT32:
             fixed[state.source] = Place(Base.NEXT, place.offset, place.size)
     return fixed

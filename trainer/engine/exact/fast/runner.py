@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from trainer.engine.exact.fast.held import HeldState
-from trainer.engine.exact.fast.plan import Base
 from trainer.engine.exact.fast.source import Source
 from trainer.engine.exact.interpreter import Batches
 from trainer.program.exact.operations import Program
@@ -47,11 +46,13 @@ class CompiledProgram(HeldState):
         """Runs the program once on the state that is held, which becomes the next one.
 
         Raises:
-            ValueError: the program reads tokens, and no batches or other ones were given.
+            ValueError: the program reads tokens, and no batches or other ones were given; or it is a merge, and was
+                given no states since its last run.
             OSError: the system gives no more threads; the state is as it was.
         """
         self.take_tokens(batches)
-        if self._run((ctypes.c_void_p * len(Base))(*self.addresses()), self._threads, self._scratch):
+        addresses = self.addresses()
+        if self._run((ctypes.c_void_p * len(addresses))(*addresses), self._threads, self._scratch):
             raise OSError(f"no {self._threads} threads could be started")
         self.swap()
 

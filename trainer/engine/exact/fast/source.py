@@ -47,7 +47,7 @@ class _Call:
     body: Body
     written: Place
     read: tuple[Place, ...]
-    addresses: tuple[tuple[Base, int], ...]  # the output's, then each operand's first element
+    addresses: tuple[tuple[int, int], ...]  # the output's, then each operand's first element
 
 
 def write_source(program: Program, *, keep: bool = False) -> Source:
@@ -81,7 +81,7 @@ def _calls(program: Program, plan: Plan) -> Iterator[_Call]:
             continue
         if isinstance(one.attributes, Load):
             if one.dtype is not DType.FLOAT32:
-                yield _simple(narrowing(one.elements), plan.states[one.attributes.index], out)
+                yield _simple(narrowing(one.elements), plan.taken[one.attributes.index], out)
             continue
         body = body_of(one, [program.operations[operand.source].dtype for operand in one.operands])
         read = tuple(plan.outputs[operand.source] for operand in one.operands)
@@ -130,7 +130,7 @@ def _main_unit(calls: Sequence[_Call], names: dict[str, str]) -> str:
         meet = meetings.needed(solo, call.written, call.read)
         flags = solo * _SOLO + meet * _MEET
         rows.append(f"    {{{names[call.body.text]}, {len(places)}, {len(call.addresses)}, {flags}}},")
-        places += [f"    {{{base}, {at}}}," for base, at in call.addresses]
+        places += [f"    {{{int(base)}, {at}}}," for base, at in call.addresses]
     return "\n".join(
         [
             _HEAD + _native("threads.c"),

@@ -18,13 +18,12 @@ static void *tl_work(void *given)
     return NULL;
 }
 
-/* Runs the program once. Returns 0, or 1 where a thread could not be started (nothing has run then). */
-int tl_run(char *const places[6], int threads, size_t scratch)
+/* Runs the program once, on memories that begin at these places. Returns 0, or 1 where a thread could not be started (nothing has run then). */
+int tl_run(char *const *places, int threads, size_t scratch)
 {
-    struct run run = {.threads = threads, .scratch = scratch};
+    struct run run = {.places = places, .threads = threads, .scratch = scratch};
     struct worker workers[64];
     pthread_t started[64];
-    for (int base = 0; base < 6; base++) run.places[base] = places[base];
     if (threads < 1 || threads > 64) return 1;
     atomic_init(&run.gate, 0);
     pthread_mutex_init(&run.lock, NULL);

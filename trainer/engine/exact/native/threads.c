@@ -9,7 +9,7 @@
 enum { AWAKE = 2000 };
 
 struct run {
-    char *places[6];
+    char *const *places; /* where each memory begins */
     int threads;
     size_t scratch; /* bytes of each thread's own memory in the last place */
     atomic_int arrived, phase;
