@@ -13,6 +13,7 @@ from ledger.performance import pay_for
 from ledger.types import (
     ZERO_ADDRESS,
     Checkpoint,
+    Round,
     Slot,
     SlotStatus,
     StakeAccount,
@@ -97,6 +98,7 @@ class FakeChain:
         self.address = address
         self.operators: set[tuple[str, str]] = set()
         self.tickets: list[float] = []
+        self.inputs: dict[tuple[int, int], Callable[[], list[bytes]]] = {}
 
     def task_count(self) -> int:
         return len(self.ledger.read().tasks)
@@ -137,6 +139,21 @@ class FakeChain:
             return self.task(task).parameters.initial_state_root
         entry = self.ledger.read().lineage.get((task, round_number - 1))
         return entry.state_root if entry else bytes(32)
+
+    def round(self, task: int, round_number: int, /) -> Round:
+        raise reverted("isReady", "NotGrouped", task=task)
+
+    def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes:
+        return bytes(32)
+
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> list[bytes] | None:
+        return self.inputs[(task, round_number)]() if (task, round_number) in self.inputs else None
+
+    def collect(self, task: int, round_number: int, generation: int, /) -> None:
+        raise reverted("collect", "NotGrouped", task=task)
+
+    def expire_lease(self, task: int, round_number: int, attempt: int, slot: int = 0, /) -> None:
+        raise AssertionError("no lease of a single slot is void")
 
     def checkpoint(self, task: int, round_number: int, /) -> Checkpoint:
         entry = self.ledger.read().lineage.get((task, round_number))
@@ -180,6 +197,7 @@ class FakeChain:
         attempt: int,
         worker: str,
         ticket: object = None,
+        slot: int = 0,
     ) -> None:
         books = self.ledger.writing("claim")
         current, held = self.task(task.number), self.slot(task.number, round_number)
@@ -224,6 +242,7 @@ class FakeChain:
         steps: int,
         loss_bits: int,
         proof: list[bytes],
+        slot: int = 0,
     ) -> None:
         books = self.ledger.writing("submit")
         held = self.slot(task, round_number)
@@ -247,7 +266,7 @@ class FakeChain:
         )
         self.ledger.writes.append(("submit", task, round_number, attempt, state_root))
 
-    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> None:
+    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes, slot: int = 0) -> None:
         books = self.ledger.writing("finalise")
         held, current = self.slot(task, round_number), self.task(task)
         if held.status is SlotStatus.FINALISED:
