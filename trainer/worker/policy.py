@@ -202,9 +202,7 @@ def _judge_turn(facts: TaskFacts) -> Reason | None:
     if facts.turn_left <= 0 or facts.has_snapshot:
         return None
     last = "you have submitted" if facts.task.parameters.merges else "you did the round before"
-    return Reason(
-        "turn", f"{last}; others may go first for {facts.turn_left:.0f} s", (facts.task.current_round, facts.slot.slot)
-    )
+    return Reason("turn", f"{last}; others may go first for {facts.turn_left:.0f} s", (facts.task.current_round,))
 
 
 def judge_speed(

@@ -31,7 +31,7 @@ from trainer.worker.policy import (
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter
 from trainer.worker.round import RESUME, MoveDue, Prepared, RoundDone, RoundRunner, describe_lease
-from trainer.worker.slots import slot_name, slots_to_try, what_it_waits_for
+from trainer.worker.slots import place_name, slot_name, slots_to_try, what_it_waits_for
 from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
 from trainer.worker.upkeep import Upkeep
@@ -440,8 +440,8 @@ class Worker:
 def _why_refused(refusal: ContractReverted | TransactionFailed, prepared: Prepared) -> Reason:
     """A refused claim in words; losing the race for a slot is the usual one."""
     error = refusal.error if isinstance(refusal, ContractReverted) else type(refusal).__name__
+    name = place_name(prepared.materials.task.parameters, prepared.key.round, prepared.key.slot)
+    about = (prepared.key.round, prepared.key.slot)
     if error in _RACES:
-        return Reason(
-            "raced", f"another worker was faster with {prepared.name}", (prepared.key.round, prepared.key.slot)
-        )
-    return Reason("refused", f"the claim was refused: {refusal}", (prepared.key.round, prepared.key.slot, error))
+        return Reason("raced", f"another worker was faster with {name}", about)
+    return Reason("refused", f"the claim was refused: {refusal}", (*about, error))
