@@ -290,7 +290,7 @@ contract AuditCommittee is SeatRegister {
     }
 
     function _taskOf(AttemptKey key) private pure returns (TaskId) {
-        (TaskId task,,) = attemptOf(key);
+        (TaskId task,,,) = attemptOf(key);
         return task;
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IRoundBook} from "./interfaces/IRoundBook.sol";
 import {IStakeVault} from "./interfaces/IStakeVault.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {Performance} from "./libraries/Performance.sol";
@@ -16,6 +17,7 @@ abstract contract TaskReader is ITrainingLedger {
     IStakeVault internal immutable _VAULT;
     address internal immutable _DISPUTE_GAME;
     address internal immutable _COMMITTEE;
+    IRoundBook internal immutable _BOOK;
     uint96 internal immutable _MINIMUM_BOND;
     uint32 internal immutable _MINIMUM_WINDOW;
     uint32 internal immutable _MINIMUM_LEASE;
@@ -28,6 +30,7 @@ abstract contract TaskReader is ITrainingLedger {
     /// @param vault_ Holder of funds; its ledger must be this contract. May have no code yet.
     /// @param disputeGame_ The only address whose verdicts count.
     /// @param committee_ The only address that may end a challenge window early.
+    /// @param book_ Says which slots of a round count. May have no code yet.
     /// @param minimumBond_ Least bond of any task, in wei.
     /// @param minimumWindow_ Least challenge window of any task, in seconds.
     /// @param minimumLease_ Least lease of any task, in seconds.
@@ -35,6 +38,7 @@ abstract contract TaskReader is ITrainingLedger {
         address vault_,
         address disputeGame_,
         address committee_,
+        address book_,
         uint96 minimumBond_,
         uint32 minimumWindow_,
         uint32 minimumLease_
@@ -42,6 +46,7 @@ abstract contract TaskReader is ITrainingLedger {
         require(vault_ != address(0), InvalidParameter("vault", 0));
         require(disputeGame_ != address(0), InvalidParameter("disputeGame", 0));
         require(committee_ != address(0), InvalidParameter("auditCommittee", 0));
+        require(book_ != address(0), InvalidParameter("roundBook", 0));
         require(minimumBond_ > 0, InvalidParameter("minimumBond", 0));
         bool windowGood = minimumWindow_ > 0 && minimumWindow_ <= TaskRules.MAXIMUM_PERIOD;
         require(windowGood, InvalidParameter("minimumWindow", minimumWindow_));
@@ -50,6 +55,7 @@ abstract contract TaskReader is ITrainingLedger {
         _VAULT = IStakeVault(vault_);
         _DISPUTE_GAME = disputeGame_;
         _COMMITTEE = committee_;
+        _BOOK = IRoundBook(book_);
         _MINIMUM_BOND = minimumBond_;
         _MINIMUM_WINDOW = minimumWindow_;
         _MINIMUM_LEASE = minimumLease_;
@@ -71,6 +77,11 @@ abstract contract TaskReader is ITrainingLedger {
     }
 
     /// @inheritdoc ITrainingLedger
+    function roundBook() external view returns (address) {
+        return address(_BOOK);
+    }
+
+    /// @inheritdoc ITrainingLedger
     function minimumBond() external view returns (uint96) {
         return _MINIMUM_BOND;
     }
@@ -88,30 +99,33 @@ abstract contract TaskReader is ITrainingLedger {
     /// @inheritdoc ITrainingLedger
     function getTask(TaskId task) external view returns (Task memory) {
         _terms(task);
-        return _tasks[task].read();
+        return _tasks[task].read(_BOOK.groupOf(task));
     }
 
     /// @inheritdoc ITrainingLedger
     function getSlot(TaskId task, uint32 round, uint32 slot) external view returns (Slot memory) {
-        _terms(task);
-        return _slot(task, round, slot);
+        return _slot(task, _terms(task), round, slot);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function stateRootOf(TaskId task, uint32 round, uint32 slot) external view returns (Root) {
+        return _slots[slotKey(task, round, slot)].stateRoot;
     }
 
     /// @inheritdoc ITrainingLedger
     function nextAttempt(TaskId task, uint32 round, uint32 slot) external view returns (uint32) {
-        _terms(task);
-        Slot storage stored = _slot(task, round, slot);
+        Slot storage stored = _slot(task, _terms(task), round, slot);
         bool lapsed = stored.status == SlotStatus.Leased && block.timestamp > stored.deadline;
         return lapsed ? stored.attempt + 1 : stored.attempt;
     }
 
     /// @inheritdoc ITrainingLedger
     function getCheckpoint(TaskId task, uint32 round) external view returns (Checkpoint memory) {
-        _terms(task);
-        Slot memory slot = _slots[slotKey(task, round, 0)];
+        TaskStorage.Terms memory terms = _terms(task);
+        Slot memory slot = _slots[slotKey(task, round, _lastSlot(terms))];
         require(slot.status == SlotStatus.Finalised, WrongStatus(slot.status, SlotStatus.Finalised));
         return Checkpoint({
-            parent: _base(task, round),
+            parent: _base(task, terms, round),
             stateRoot: slot.stateRoot,
             round: round,
             worker: slot.worker,
@@ -136,28 +150,11 @@ abstract contract TaskReader is ITrainingLedger {
     }
 
     /// @inheritdoc ITrainingLedger
-    function ticketDigest(
-        TaskId task,
-        uint32 round,
-        uint32 slot,
-        uint32 attempt,
-        address worker,
-        Root base,
-        uint64 ticketBlock,
-        uint256 nonce
-    ) public view returns (uint256) {
-        bytes32 blockHash = blockhash(ticketBlock);
-        require(blockHash != 0, TicketBlockUnknown(ticketBlock, block.number));
-        bytes memory bound =
-            abi.encode(block.chainid, address(this), task, round, slot, attempt, worker, base, blockHash, nonce);
-        return uint256(keccak256(bound));
-    }
-
-    /// @inheritdoc ITrainingLedger
     function baseRoot(TaskId task, uint32 round) public view returns (Root) {
-        _terms(task);
-        bool known = round == 0 || _slots[slotKey(task, round - 1, 0)].status == SlotStatus.Finalised;
-        return known ? _base(task, round) : Root.wrap(0);
+        TaskStorage.Terms memory terms = _terms(task);
+        uint32 last = _lastSlot(terms);
+        bool known = round == 0 || _slots[slotKey(task, round - 1, last)].status == SlotStatus.Finalised;
+        return known ? _base(task, terms, round) : Root.wrap(0);
     }
 
     /// @dev The word of a task that every call needs. Reverts for a task that was never posted.
@@ -166,14 +163,29 @@ abstract contract TaskReader is ITrainingLedger {
         require(terms.rounds != 0, UnknownTask(task));
     }
 
-    function _slot(TaskId task, uint32 round, uint32 slot) internal view returns (Slot storage) {
-        require(slot == 0, WrongSlot(slot, 1));
-        return _slots[slotKey(task, round, 0)];
+    function _slot(TaskId task, TaskStorage.Terms memory terms, uint32 round, uint32 slot)
+        internal
+        view
+        returns (Slot storage)
+    {
+        uint32 last = _lastSlot(terms);
+        require(slot <= last, WrongSlot(slot, last + 1));
+        return _slots[slotKey(task, round, slot)];
     }
 
     /// @dev The base of a round whose predecessor is final: the current one, or one before.
-    function _base(TaskId task, uint32 round) internal view returns (Root) {
-        return round == 0 ? _tasks[task].initialStateRoot : _slots[slotKey(task, round - 1, 0)].stateRoot;
+    function _base(TaskId task, TaskStorage.Terms memory terms, uint32 round) internal view returns (Root) {
+        if (round == 0) return _tasks[task].initialStateRoot;
+        return _slots[slotKey(task, round - 1, _lastSlot(terms))].stateRoot;
+    }
+
+    /// @dev The slot whose state its round leads to: the merge, or the only one.
+    function _lastSlot(TaskStorage.Terms memory terms) internal pure returns (uint32) {
+        return terms.slots == 1 ? 0 : terms.slots;
+    }
+
+    function _isMerge(TaskStorage.Terms memory terms, uint32 slot) internal pure returns (bool) {
+        return slot != 0 && slot == terms.slots;
     }
 
     function _pay(

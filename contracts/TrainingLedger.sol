@@ -7,7 +7,6 @@ import {TaskDisputes} from "./TaskDisputes.sol";
 import {TaskReader} from "./TaskReader.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {StateProof} from "./libraries/StateProof.sol";
-import {TaskRules} from "./libraries/TaskRules.sol";
 import {TaskStorage} from "./libraries/TaskStorage.sol";
 import {Root, TaskId, slotKey} from "./types/Identifiers.sol";
 
@@ -23,10 +22,11 @@ contract TrainingLedger is TaskDisputes {
         address vault_,
         address disputeGame_,
         address committee_,
+        address book_,
         uint96 minimumBond_,
         uint32 minimumWindow_,
         uint32 minimumLease_
-    ) TaskReader(vault_, disputeGame_, committee_, minimumBond_, minimumWindow_, minimumLease_) {}
+    ) TaskReader(vault_, disputeGame_, committee_, book_, minimumBond_, minimumWindow_, minimumLease_) {}
 
     /// @inheritdoc ITrainingLedger
     function postTask(TaskParameters calldata parameters, string calldata storeUrl)
@@ -60,11 +60,7 @@ contract TrainingLedger is TaskDisputes {
         require(terms.phase == TaskStorage.Phase.Running, TaskIsClosed(task));
 
         stored.terms.phase = TaskStorage.Phase.Closed;
-        // INVARIANT: a slot that is leased or submitted keeps its escrow, also one whose lease nobody has expired yet.
-        SlotStatus status = _slots[slotKey(task, terms.currentRound, 0)].status;
-        bool running = status == SlotStatus.Leased || status == SlotStatus.Submitted;
-        uint256 refunded = _VAULT.refundEscrow(task, msg.sender, running ? stored.work.slotReward : 0);
-        emit TaskClosed(task, refunded);
+        emit TaskClosed(task, _refundRest(task, terms));
     }
 
     /// @inheritdoc ITrainingLedger
@@ -73,7 +69,7 @@ contract TrainingLedger is TaskDisputes {
         TaskStorage.Terms memory terms = _terms(request.task);
         _checkClaim(request, stored, terms);
 
-        Slot storage slot = _slots[slotKey(request.task, request.round, 0)];
+        Slot storage slot = _slot(request.task, terms, request.round, request.slot);
         (SlotStatus status, uint40 deadline, uint32 attempt) = (slot.status, slot.deadline, slot.attempt);
         bool lapsed = status == SlotStatus.Leased && block.timestamp > deadline;
         // After a fall, an open slot waits for the winner of the game until its deadline; otherwise that is zero.
@@ -81,16 +77,25 @@ contract TrainingLedger is TaskDisputes {
         require(free || lapsed, SlotTaken(slot.worker, status, deadline));
         if (lapsed) ++attempt;
         require(request.attempt == attempt, WrongAttempt(request.attempt, attempt));
-        if (lapsed) _expire(request.task, request.round, slot, stored, terms);
-        _checkAdmission(request, stored, terms.admission);
+        if (lapsed) _expire(request.task, request.round, request.slot, terms);
+        uint32 generation = _checkBase(request, terms);
+        if (terms.admission != Admission.Open) _BOOK.admit(request, stored.minimumStake, stored.ticketTarget);
 
         address payout = _VAULT.lockBond(request.worker, terms.bond);
         deadline = uint40(block.timestamp) + terms.leaseSeconds;
         slot.writeHead(request.worker, attempt, deadline, SlotStatus.Leased);
         // slither-disable-next-line reentrancy-no-eth -- the vault calls the token in `_expire` only, which is guarded
-        slot.payout = payout;
+        slot.writePay(payout, 0, 0, generation);
         emit SlotClaimed(
-            request.task, request.round, request.worker, 0, attempt, msg.sender, payout, request.baseRoot, deadline
+            request.task,
+            request.round,
+            request.worker,
+            request.slot,
+            attempt,
+            msg.sender,
+            payout,
+            request.baseRoot,
+            deadline
         );
     }
 
@@ -98,24 +103,28 @@ contract TrainingLedger is TaskDisputes {
     function submit(Submission calldata result) external {
         TaskStorage.Terms memory terms = _terms(result.task);
         TaskStorage.Work memory work = _tasks[result.task].work;
-        Slot storage slot = _slot(result.task, result.round, result.slot);
+        Slot storage slot = _slot(result.task, terms, result.round, result.slot);
         address worker = _checkSubmitter(result, slot);
-        Root base = _base(result.task, result.round);
+        Root base = _base(result.task, terms, result.round);
+        (uint32 least, uint32 most, uint32 generation) = (work.minimumSteps, terms.stepsPerRound, 0);
+        if (terms.slots > 1) {
+            Root inputs;
+            (inputs, generation) = _BOOK.submitted(result.task, result.round, result.slot);
+            if (_isMerge(terms, result.slot)) (base, least, most) = (inputs, 1, 1);
+        }
         require(result.baseRoot == base, WrongBase(result.baseRoot, base));
-        bool stepsGood = result.steps >= work.minimumSteps && result.steps <= terms.stepsPerRound;
-        require(stepsGood, WrongSteps(result.steps, work.minimumSteps, terms.stepsPerRound));
+        require(result.steps >= least && result.steps <= most, WrongSteps(result.steps, least, most));
         _checkState(result, work.stateTensors);
 
         uint40 deadline = uint40(block.timestamp) + work.challengeWindow;
         slot.writeHead(worker, result.attempt, deadline, SlotStatus.Submitted);
-        slot.steps = result.steps;
-        slot.heldOutLoss = result.heldOutLoss;
+        slot.writePay(slot.payout, result.steps, result.heldOutLoss, generation);
         slot.stateRoot = result.stateRoot;
         emit Submitted(
             result.task,
             result.round,
             worker,
-            0,
+            result.slot,
             result.attempt,
             base,
             result.stateRoot,
@@ -131,7 +140,7 @@ contract TrainingLedger is TaskDisputes {
         nonReentrantView
     {
         TaskStorage.Terms memory terms = _terms(task);
-        Slot storage stored = _slot(task, round, slot);
+        Slot storage stored = _slot(task, terms, round, slot);
         Slot memory done = stored;
         require(attempt == done.attempt, WrongAttempt(attempt, done.attempt));
         if (done.status == SlotStatus.Finalised && stateRoot == done.stateRoot) revert AlreadyFinalised(stateRoot);
@@ -141,53 +150,75 @@ contract TrainingLedger is TaskDisputes {
         require(block.timestamp > done.deadline, WindowStillOpen(done.deadline, block.timestamp));
         require(done.openGames == 0, GamesStillOpen(done.openGames));
 
+        bool stands = terms.slots == 1 || _BOOK.finalised(task, round, slot, done.generation);
+        if (!stands) {
+            _reopen(stored, attempt, address(0), 0);
+            emit MergeVoid(task, round, done.worker, slot, attempt, stateRoot);
+            _VAULT.settle(task, done.payout, 0, done.worker, terms.bond);
+            if (terms.phase == TaskStorage.Phase.Closed) _refundRest(task, terms);
+            return;
+        }
         stored.writeHead(done.worker, attempt, done.deadline, SlotStatus.Finalised);
-        bool last = round + 1 == terms.rounds;
-        uint256 paid = _pay(_tasks[task].work, terms, round, done.steps, done.heldOutLoss);
-        _advance(_tasks[task], terms, last);
-        emit Finalised(task, round, done.worker, 0, attempt, done.payout, stateRoot, done.steps, done.heldOutLoss, paid);
+        uint256 paid = _isMerge(terms, slot)
+            ? _tasks[task].mergeReward
+            : _pay(_tasks[task].work, terms, round, done.steps, done.heldOutLoss);
+        bool ended = slot == _lastSlot(terms);
+        if (ended) _advance(_tasks[task], terms);
+        emit Finalised(
+            task, round, done.worker, slot, attempt, done.payout, stateRoot, done.steps, done.heldOutLoss, paid
+        );
         _VAULT.settle(task, done.payout, paid, done.worker, terms.bond);
-        if (last) emit TaskCompleted(task, _refundAll(task));
-        else if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+        if (ended && terms.currentRound == terms.rounds) emit TaskCompleted(task, _refund(task, 0));
+        else if (terms.phase == TaskStorage.Phase.Closed) _refundRest(task, terms);
     }
 
     /// @inheritdoc ITrainingLedger
     function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external nonReentrantView {
         TaskStorage.Terms memory terms = _terms(task);
-        Slot storage leased = _slot(task, round, slot);
+        Slot storage leased = _slot(task, terms, round, slot);
         require(attempt == leased.attempt, WrongAttempt(attempt, leased.attempt));
         require(leased.status == SlotStatus.Leased, WrongStatus(leased.status, SlotStatus.Leased));
-        require(block.timestamp > leased.deadline, LeaseStillRunning(leased.deadline, block.timestamp));
-        _expire(task, round, leased, _tasks[task], terms);
+        _expire(task, round, slot, terms);
     }
 
     function _post(TaskParameters calldata parameters, string calldata storeUrl) private returns (TaskId task) {
-        TaskRules.check(parameters, _MINIMUM_BOND, _MINIMUM_WINDOW, _MINIMUM_LEASE);
         task = TaskId.wrap(++taskCount);
+        _BOOK.opened(task, parameters, _MINIMUM_BOND, _MINIMUM_WINDOW, _MINIMUM_LEASE);
         _tasks[task].write(parameters, msg.sender);
         emit TaskPosted(task, msg.sender, parameters.specificationHash, parameters, storeUrl);
         _VAULT.openEscrow(task, msg.sender, _totalReward(parameters));
     }
 
-    /// @dev A lease that ran out: reopens the slot and burns the fee. The caller has checked that it did.
-    function _expire(
-        TaskId task,
-        uint32 round,
-        Slot storage slot,
-        TaskStorage.StoredTask storage stored,
-        TaskStorage.Terms memory terms
-    ) private nonReentrant {
-        (address worker, uint32 attempt, uint96 fee) = (slot.worker, slot.attempt, stored.leaseFee);
-        _reopen(slot, attempt, address(0), 0);
-        emit LeaseExpired(task, round, worker, 0, attempt, fee);
+    /// @dev A lease that ends without a submission: reopens the slot and burns the fee.
+    function _expire(TaskId task, uint32 round, uint32 slot, TaskStorage.Terms memory terms) private nonReentrant {
+        Slot storage leased = _slots[slotKey(task, round, slot)];
+        (address worker, uint32 attempt, uint40 deadline) = (leased.worker, leased.attempt, leased.deadline);
+        bool free = terms.slots > 1 && _BOOK.released(task, round, slot, leased.generation, deadline);
+        require(free || block.timestamp > deadline, LeaseStillRunning(deadline, block.timestamp));
+        uint256 fee = free ? 0 : _tasks[task].leaseFee;
+        _reopen(leased, attempt, address(0), 0);
+        emit LeaseExpired(task, round, worker, slot, attempt, fee);
         // The fee never goes to the requester, who could otherwise earn with leases that nobody can keep.
         _VAULT.takeBond(worker, terms.bond, fee, address(0), 0);
-        if (terms.phase == TaskStorage.Phase.Closed) _refundAll(task);
+        if (terms.phase == TaskStorage.Phase.Closed) _refundRest(task, terms);
     }
 
-    function _advance(TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms, bool last) private {
-        stored.terms.currentRound = terms.currentRound + 1;
-        if (last) stored.terms.phase = TaskStorage.Phase.Complete;
+    /// @dev The next round's turn, in `terms` too.
+    function _advance(TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms) private {
+        ++terms.currentRound;
+        stored.terms.currentRound = terms.currentRound;
+        if (terms.currentRound == terms.rounds) stored.terms.phase = TaskStorage.Phase.Complete;
+    }
+
+    /// @dev INVARIANT: a claim names the state that its slot starts from. Gives the generation of a merge's inputs.
+    function _checkBase(Claim calldata request, TaskStorage.Terms memory terms) private returns (uint32 generation) {
+        Root base = _base(request.task, terms, request.round);
+        if (terms.slots > 1) {
+            Root inputs;
+            (inputs, generation) = _BOOK.claimed(request.task, request.round, request.slot);
+            if (_isMerge(terms, request.slot)) base = inputs;
+        }
+        require(request.baseRoot == base, WrongBase(request.baseRoot, base));
     }
 
     function _checkClaim(Claim calldata request, TaskStorage.StoredTask storage stored, TaskStorage.Terms memory terms)
@@ -198,37 +229,10 @@ contract TrainingLedger is TaskDisputes {
         require(terms.phase != TaskStorage.Phase.Closed, TaskIsClosed(request.task));
         bool ourTurn = request.round == terms.currentRound && request.round < terms.rounds;
         require(ourTurn, WrongRound(request.round, terms.currentRound));
-        require(request.slot == 0, WrongSlot(request.slot, 1));
         Root specification = stored.specificationHash;
         require(
             request.specificationHash == specification, WrongSpecification(request.specificationHash, specification)
         );
-        Root base = _base(request.task, request.round);
-        require(request.baseRoot == base, WrongBase(request.baseRoot, base));
-    }
-
-    function _checkAdmission(Claim calldata request, TaskStorage.StoredTask storage stored, Admission admission)
-        private
-        view
-    {
-        if (TaskRules.needsStake(admission)) {
-            uint256 staked = _VAULT.stakeOf(request.worker).staked;
-            uint256 minimum = stored.minimumStake;
-            require(staked >= minimum, StakeTooSmall(request.worker, staked, minimum));
-        }
-        if (!TaskRules.needsTicket(admission)) return;
-        uint256 digest = ticketDigest(
-            request.task,
-            request.round,
-            request.slot,
-            request.attempt,
-            request.worker,
-            request.baseRoot,
-            request.ticketBlock,
-            request.ticketNonce
-        );
-        uint256 target = stored.ticketTarget;
-        require(digest < target, TicketTooWeak(digest, target));
     }
 
     /// @dev INVARIANT: only the leaseholder's side submits, before the lease ends, for the attempt it holds.
@@ -262,6 +266,7 @@ contract TrainingLedger is TaskDisputes {
     }
 
     function _totalReward(TaskParameters calldata parameters) private pure returns (uint256) {
-        return uint256(parameters.slotReward) * parameters.rounds * parameters.slotsPerRound;
+        uint256 each = uint256(parameters.slotReward) * parameters.slotsPerRound + parameters.mergeReward;
+        return each * parameters.rounds;
     }
 }

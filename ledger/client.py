@@ -276,6 +276,15 @@ class LedgerClient(LedgerReader):
         """
         return self._write(self._ledger.functions.expireLease(task, round_number, slot, attempt), task=task)
 
+    def collect(self, task: int, round_number: int, generation: int, *, count: int = 256) -> Receipt | None:
+        """Freezes a round that is ready, and reads up to `count` of its merge's inputs. None where all are read.
+
+        Raises:
+            ContractReverted: among others `RoundNotReady`, `WrongGeneration` (a slot fell meanwhile).
+        """
+        call = self._book.functions.collect(task, round_number, generation, count)
+        return self._write_once(call, done="AlreadyCollected", task=task)
+
     def award_fall(self, task: int, round_number: int, *, attempt: int, slot: int = 0) -> Receipt | None:
         """Takes the bond of a submission that fell, once its slot has found its state. None where that is done already.
 

@@ -23,8 +23,8 @@ from ledger.errors import ChainError, SettingsError, SpecificationError, StaleDe
 from ledger.rpc import chain_id, endpoint
 from ledger.tx import TransactionSender
 
-RECORD_FORMAT = "trainledger/deployment/3"
-_OLDER_FORMATS = ("trainledger/deployment/1", "trainledger/deployment/2")
+RECORD_FORMAT = "trainledger/deployment/4"
+_OLDER_FORMATS = tuple(f"trainledger/deployment/{number}" for number in (1, 2, 3))
 _DAY = 24 * 3600
 # Field of the record -> contract; a token of somebody else's is checked for code only.
 _CONTRACTS = {
@@ -34,6 +34,7 @@ _CONTRACTS = {
     "game": "DisputeGame",
     "referee": "StepReferee",
     "committee": "AuditCommittee",
+    "book": "RoundBook",
 }
 _FRESH = "Deploy again with `trainledger deploy`, or name another record with --deployment."
 
@@ -115,6 +116,7 @@ class Deployment:
     game: str
     referee: str
     committee: str
+    book: str
     block_number: int
     block_hash: str
     artifact_hashes: Mapping[str, str]
@@ -233,10 +235,10 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, ledger, dispute game and its referee, audit committee, and the token unless one is given.
+    """Deploys vault, ledger, dispute game, referee, audit committee, round book, and a token unless one is given.
 
-    Vault, game, committee and ledger know each other by immutable addresses, so some are told others' before those
-    exist: the address of a contract follows from its deployer and nonce.
+    They know each other by immutable addresses, so some are told others' before those exist: the address of a contract
+    follows from its deployer and nonce.
 
     Args:
         token: an existing ERC-20 that moves exact amounts and can be burned.
@@ -250,13 +252,14 @@ def deploy(
     token = _token(web3, sender, artifacts, token, supply=parameters.token_supply)
     referee, _ = _create(sender, artifacts["StepReferee"])
     nonce = web3.eth.get_transaction_count(owner, "pending")
-    committee, ledger = predict_address(owner, nonce + 1), predict_address(owner, nonce + 3)
+    committee, ledger = predict_address(owner, nonce + 1), predict_address(owner, nonce + 4)
     p = parameters
     vault, _ = _create(sender, artifacts["StakeVault"], token, ledger, committee, p.unbonding_delay)
     _create(sender, artifacts["AuditCommittee"], vault, ledger, p.seat_stake, p.seat_age, p.reveal_seconds)
     game, _ = _create(sender, artifacts["DisputeGame"], ledger, referee, p.minimum_clock, p.minimum_move)
+    book, _ = _create(sender, artifacts["RoundBook"], ledger)
     limits = (p.minimum_bond, p.minimum_window, p.minimum_lease)
-    actual, receipt_block = _create(sender, artifacts["TrainingLedger"], vault, game, committee, *limits)
+    actual, receipt_block = _create(sender, artifacts["TrainingLedger"], vault, game, committee, book, *limits)
     if actual != ledger:
         raise ChainError(
             f"The ledger came to be at {actual}, not at {ledger}: another transaction of {owner} went between.",
@@ -272,6 +275,7 @@ def deploy(
         game=game,
         referee=referee,
         committee=committee,
+        book=book,
         block_number=number,
         block_hash=block_hash,
         artifact_hashes={name: artifacts[name].code_hash() for name in own},

@@ -25,6 +25,7 @@ _SOURCES = {
     "ledger": "TrainingLedger",
     "game": "DisputeGame",
     "committee": "AuditCommittee",
+    "book": "RoundBook",
 }
 
 

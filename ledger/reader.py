@@ -19,6 +19,7 @@ from ledger.rpc import endpoint
 from ledger.types import (
     Admission,
     Checkpoint,
+    Round,
     Slot,
     SlotStatus,
     StakeAccount,
@@ -47,12 +48,14 @@ class LedgerReader:
         self._ledger = self._contract("TrainingLedger", deployment.ledger)
         self._game = self._contract("DisputeGame", deployment.game)
         self._committee = self._contract("AuditCommittee", deployment.committee)
+        self._book = self._contract("RoundBook", deployment.book)
         self._names = {
             deployment.token: "TrainingToken",
             deployment.vault: "StakeVault",
             deployment.ledger: "TrainingLedger",
             deployment.game: "DisputeGame",
             deployment.committee: "AuditCommittee",
+            deployment.book: "RoundBook",
         }
         self._symbol: str | None = None
         self._behind_seconds = _BEHIND_SECONDS
@@ -84,7 +87,7 @@ class LedgerReader:
 
     def slot(self, task: int, round_number: int, slot: int = 0) -> Slot:
         """One slot of a round as it is stored: a lease that ran out still reads as leased until somebody acts."""
-        worker, attempt, deadline, status, games, payout, steps, loss, root = self._read(
+        worker, attempt, deadline, status, games, payout, steps, loss, generation, root = self._read(
             self._ledger.functions.getSlot(task, round_number, slot), task=task
         )
         return Slot(
@@ -99,6 +102,7 @@ class LedgerReader:
             payout=str(payout),
             steps=steps,
             heldout_loss=loss,
+            generation=generation,
             state_root=bytes(root),
         )
 
@@ -109,6 +113,38 @@ class LedgerReader:
     def base_root(self, task: int, round_number: int) -> bytes:
         """The state root that a round starts from; 32 zero bytes while the round before is not finalised."""
         return bytes(self._read(self._ledger.functions.baseRoot(task, round_number), task=task))
+
+    def round(self, task: int, round_number: int) -> Round:
+        """Where a round of a task with several slots stands.
+
+        Raises:
+            ContractReverted: `NotGrouped`: the task has one slot a round.
+        """
+        functions = self._book.functions
+        ready = bool(self._read(functions.isReady(task, round_number)))
+        numbers = self._read(functions.roundOf(task, round_number))
+        deadline, frozen_at, generation, running, submitted, finalised, counted, collected = numbers
+        there, counting = self._read(functions.slotsOf(task, round_number))
+        return Round(
+            task=task,
+            round=round_number,
+            deadline=deadline,
+            frozen_at=frozen_at,
+            generation=generation,
+            running=running,
+            submitted=submitted,
+            finalised=finalised,
+            counted=counted,
+            collected=collected,
+            submitted_slots=_bits(there),
+            counted_slots=_bits(counting),
+            inputs_root=self.inputs_root(task, round_number, generation),
+            ready=ready,
+        )
+
+    def inputs_root(self, task: int, round_number: int, generation: int) -> bytes:
+        """What merges of a generation start from; 32 zero bytes where its inputs were not all collected."""
+        return bytes(self._read(self._book.functions.inputsOf(task, round_number, generation)))
 
     def checkpoint(self, task: int, round_number: int) -> Checkpoint:
         """The lineage entry of a finalised round.
@@ -265,6 +301,10 @@ class LedgerReader:
     def _contract(self, name: str, address: str) -> Contract:
         artifact = self.artifacts[name]
         return self.web3.eth.contract(address=Web3.to_checksum_address(address), abi=artifact.abi)
+
+
+def _bits(mask: int) -> frozenset[int]:
+    return frozenset(place for place in range(mask.bit_length()) if mask >> place & 1)
 
 
 def _parameters(fields: Any) -> TaskParameters:

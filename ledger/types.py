@@ -38,7 +38,8 @@ class SlotStatus(enum.IntEnum):
 class TaskParameters:
     """What a requester fixes when posting; field by field ITrainingLedger.TaskParameters.
 
-    base_loss and target_loss are IEEE-754 binary32 bit patterns (both 0 without a target).
+    quorum, round_seconds and merge_reward (wei) are 0 with one slot a round. base_loss and target_loss are IEEE-754
+    binary32 bit patterns (both 0 without a target).
     """
 
     specification_hash: bytes
@@ -61,11 +62,28 @@ class TaskParameters:
     has_target: bool = False
     base_loss: int = 0
     target_loss: int = 0
+    quorum: int = 0
+    round_seconds: int = 0
+    merge_reward: int = 0
 
     @property
     def total_reward(self) -> int:
         """Escrow at posting, wei."""
-        return self.rounds * self.slots_per_round * self.slot_reward
+        return self.rounds * (self.slots_per_round * self.slot_reward + self.merge_reward)
+
+    @property
+    def merges(self) -> bool:
+        """Whether a round has several slots, and ends with a merge (docs/rounds.md)."""
+        return self.slots_per_round > 1
+
+    @property
+    def last_slot(self) -> int:
+        """The slot whose state its round leads to: the merge, or the only one."""
+        return self.slots_per_round if self.merges else 0
+
+    def is_merge(self, slot: int) -> bool:
+        """Whether a slot is that of the merges."""
+        return self.merges and slot == self.slots_per_round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +105,8 @@ class Task:
 class Slot:
     """One slot of a round. `deadline` ends the lease (LEASED) or the challenge window (SUBMITTED).
 
-    An open slot whose submission fell is kept for `worker`, who won the dispute, until `deadline`.
+    An open slot whose submission fell is kept for `worker`, who won the dispute, until `deadline`. `generation` is that
+    of the inputs that a merge answers for, 0 otherwise.
     """
 
     task: int
@@ -101,12 +120,43 @@ class Slot:
     payout: str
     steps: int
     heldout_loss: int
+    generation: int = 0
     state_root: bytes
 
     def reserved_for(self, now: int) -> str | None:
         """Who alone may claim an open slot at chain time `now`; None where anybody may."""
         kept = self.status is SlotStatus.OPEN and self.worker != ZERO_ADDRESS and now <= self.deadline
         return self.worker if kept else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Where a round of many slots stands (IRoundBook.Round). Times are Unix seconds, 0 where there is none yet.
+
+    Attributes:
+        deadline: after which the quorum is enough. frozen_at: when it was decided which slots count.
+        generation: how often a slot that counted fell. running: training slots leased or submitted, not final.
+        submitted, finalised: training slots whose submission stands, and those of them that are final.
+        counted: slots that counted when last frozen. collected: inputs read of this generation, the base first.
+        submitted_slots, counted_slots: which they are.
+        inputs_root: what a merge starts from; 32 zero bytes until all inputs are collected.
+        ready: whether `collect` would freeze the round now.
+    """
+
+    task: int
+    round: int
+    deadline: int
+    frozen_at: int
+    generation: int
+    running: int
+    submitted: int
+    finalised: int
+    counted: int
+    collected: int
+    submitted_slots: frozenset[int]
+    counted_slots: frozenset[int]
+    inputs_root: bytes
+    ready: bool
 
 
 @dataclass(frozen=True, kw_only=True)

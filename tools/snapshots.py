@@ -20,7 +20,15 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 SNAPSHOTS = PROJECT / "snapshots"
-CONTRACTS = ("AuditCommittee", "DisputeGame", "StepReferee", "StakeVault", "TrainingLedger", "TrainingToken")
+CONTRACTS = (
+    "AuditCommittee",
+    "DisputeGame",
+    "RoundBook",
+    "StepReferee",
+    "StakeVault",
+    "TrainingLedger",
+    "TrainingToken",
+)
 LARGEST_RUNTIME = 24_576  # EIP-170
 
 

@@ -32,7 +32,8 @@ interface ITrainingLedger {
     /// @notice What a requester fixes when posting. Losses are IEEE-754 binary32 bit patterns.
     /// @param specificationHash Hash of the canonical task specification.
     /// @param stateTensors Number of tensors of a state: the depth of its Merkle tree follows from it.
-    /// @param slotsPerRound Must be 1 in this version.
+    /// @param slotsPerRound Training slots of a round, 1 to 255. With more than one, each round ends with a merge, whose
+    /// slot has this number (docs/rounds.md).
     /// @param minimumSteps Fewest steps a submission may have done; between 1 and stepsPerRound.
     /// @param slotReward Reward of one slot in wei, for all steps at full performance.
     /// @param bond Stake locked with a claim, in wei; at least the deployment's minimum.
@@ -43,6 +44,9 @@ interface ITrainingLedger {
     /// @param hasTarget False: pay does not depend on the loss, and both losses are zero.
     /// @param baseLoss Held-out loss at which performance is 0.
     /// @param targetLoss Held-out loss at which, in the last round, performance is 1; lower than `baseLoss`.
+    /// @param quorum Submissions that are enough once a round's deadline has passed; 1 to slotsPerRound.
+    /// @param roundSeconds From a round's first claim to its deadline; at least `leaseSeconds`.
+    /// @param mergeReward Reward of a merge in wei. It and the two before are zero with one slot a round.
     struct TaskParameters {
         Root specificationHash;
         Root programRoot;
@@ -64,6 +68,9 @@ interface ITrainingLedger {
         bool hasTarget;
         uint32 baseLoss;
         uint32 targetLoss;
+        uint32 quorum;
+        uint32 roundSeconds;
+        uint96 mergeReward;
     }
 
     /// @notice A posted task. `currentRound` counts from 0 and equals `parameters.rounds` when all are finalised.
@@ -79,6 +86,7 @@ interface ITrainingLedger {
     /// @param worker Owner of the bonded stake.
     /// @param payout Who is paid, fixed at the claim.
     /// @param heldOutLoss binary32 bits, proved against `stateRoot`.
+    /// @param generation Of a merge: that of the inputs which it answers for (`IRoundBook`); 0 otherwise.
     struct Slot {
         address worker;
         uint32 attempt;
@@ -88,6 +96,7 @@ interface ITrainingLedger {
         address payout;
         uint32 steps;
         uint32 heldOutLoss;
+        uint32 generation;
         Root stateRoot;
     }
 
@@ -135,8 +144,7 @@ interface ITrainingLedger {
     }
 
     /// @notice What a game has to know of the submission that it is about.
-    /// @param baseRoot Of a merge, the root of its inputs.
-    /// @param merge Whether it is a merge, which has one step.
+    /// @param merge Whether it is a merge: its base is the root of its inputs, and its step one of the merge program.
     struct Disputed {
         address worker;
         uint32 steps;
@@ -199,6 +207,10 @@ interface ITrainingLedger {
         uint32 heldOutLoss,
         uint256 paid
     );
+    /// @notice A merge had taken inputs that the round does not have any more: nothing is paid, and the slot is open.
+    event MergeVoid(
+        TaskId indexed task, uint32 indexed round, address indexed worker, uint32 slot, uint32 attempt, Root stateRoot
+    );
     event TaskCompleted(TaskId indexed task, uint256 refunded);
     event GameOpened(TaskId indexed task, uint32 indexed round, uint32 slot, uint32 attempt, uint256 openGames);
     event GameSettled(
@@ -237,8 +249,8 @@ interface ITrainingLedger {
     error TaskIsClosed(TaskId task);
     /// @notice Thrown when a round is claimed whose turn it is not (`current` equals the number of rounds at the end).
     error WrongRound(uint32 round, uint32 current);
-    /// @notice Thrown when a slot number is not below slotsPerRound.
-    error WrongSlot(uint32 slot, uint32 slotsPerRound);
+    /// @notice Thrown when a slot number is not below `slots`: slotsPerRound, and one more where there is a merge.
+    error WrongSlot(uint32 slot, uint32 slots);
     /// @notice Thrown when the attempt named is not the slot's.
     error WrongAttempt(uint32 attempt, uint32 current);
     /// @notice Thrown when the specification named is not the task's.
@@ -285,8 +297,8 @@ interface ITrainingLedger {
     /// @notice Thrown when no bond is held for this attempt: it did not fall, or its bond has left.
     error NothingToAward(TaskId task, uint32 round, uint32 slot, uint32 attempt);
 
-    /// @notice Posts a task and escrows `rounds * slotsPerRound * slotReward` of the caller's tokens (allowance to the
-    /// vault needed).
+    /// @notice Posts a task and escrows `rounds * (slotsPerRound * slotReward + mergeReward)` of the caller's tokens
+    /// (allowance to the vault needed).
     /// @param storeUrl Where the specification, data set and first state can be fetched; a hint, kept only in the log.
     function postTask(TaskParameters calldata parameters, string calldata storeUrl) external returns (TaskId task);
 
@@ -310,10 +322,13 @@ interface ITrainingLedger {
     /// @notice Submits the result of the caller's lease.
     function submit(Submission calldata result) external;
 
-    /// @notice Turns a submission into a checkpoint after its window, pays it, releases its bond, opens the next round.
+    /// @notice Pays a submission after its window and releases its bond. That of the slot that ends its round (the merge, or
+    /// the only one) becomes a checkpoint and opens the next round. A merge of inputs that the round does not have any
+    /// more is void: unpaid, its slot open again.
     function finalise(TaskId task, uint32 round, uint32 slot, uint32 attempt, Root stateRoot) external;
 
-    /// @notice Reopens a slot whose lease ran out and burns the lease fee.
+    /// @notice Reopens a slot whose lease ran out and burns the lease fee; at once and without a fee where the round went
+    /// on without it, or a merge's inputs are others now.
     function expireLease(TaskId task, uint32 round, uint32 slot, uint32 attempt) external;
 
     /// @notice Anybody: takes the bond of a fallen submission once its slot has found its state. Half is burned; half is
@@ -347,6 +362,7 @@ interface ITrainingLedger {
     function vault() external view returns (address);
     function disputeGame() external view returns (address);
     function auditCommittee() external view returns (address);
+    function roundBook() external view returns (address);
     /// @notice Seconds after a submission before which its window never ends: the task's lease, or the deployment's
     /// least window where that is longer.
     function windowFloor(TaskId task) external view returns (uint32);
@@ -356,24 +372,14 @@ interface ITrainingLedger {
     function taskCount() external view returns (uint64);
     function getTask(TaskId task) external view returns (Task memory);
     function getSlot(TaskId task, uint32 round, uint32 slot) external view returns (Slot memory);
+    /// @notice The state submitted in a slot; zero where there is none.
+    function stateRootOf(TaskId task, uint32 round, uint32 slot) external view returns (Root);
     /// @notice The attempt number that a claim would have to name now, counting a lease that has run out as expired.
     function nextAttempt(TaskId task, uint32 round, uint32 slot) external view returns (uint32);
-    /// @notice The state that a round starts from; zero while the round before is not finalised.
+    /// @notice The state that a round's training slots start from; zero while the round before is not finalised.
     function baseRoot(TaskId task, uint32 round) external view returns (Root);
     /// @notice The lineage entry of a finalised round; reverts with `WrongStatus` before.
     function getCheckpoint(TaskId task, uint32 round) external view returns (Checkpoint memory);
-    /// @notice What a ticket must get below the target: keccak256 of the ABI encoding of (chain id, ledger, task,
-    /// round, slot, attempt, worker, base root, hash of ticketBlock, nonce).
-    function ticketDigest(
-        TaskId task,
-        uint32 round,
-        uint32 slot,
-        uint32 attempt,
-        address worker,
-        Root base,
-        uint64 ticketBlock,
-        uint256 nonce
-    ) external view returns (uint256);
     /// @notice Pay in wei for a slot of `task` in `round` with these steps and held-out loss.
     function payFor(TaskId task, uint32 round, uint32 steps, uint32 heldOutLoss) external view returns (uint256);
 }

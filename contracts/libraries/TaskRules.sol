@@ -14,6 +14,9 @@ library TaskRules {
     /// @notice Most tensors of a state: the depth of a loss proof is at most 20.
     uint32 internal constant MAXIMUM_TENSORS = 1 << 20;
 
+    /// @notice Most training slots of a round: a merge program's header counts its inputs in a byte.
+    uint32 internal constant MAXIMUM_SLOTS = 255;
+
     /// @notice Reverts with `ZeroRoot` or with `InvalidParameter`, which names the first field that is wrong.
     /// @param minimumBond The deployment's, as are the other two.
     function check(
@@ -25,7 +28,6 @@ library TaskRules {
         _checkRoots(p);
         _need(p.stateTensors >= 2 && p.stateTensors <= MAXIMUM_TENSORS, "stateTensors", p.stateTensors);
         _need(p.rounds > 0, "rounds", p.rounds);
-        _need(p.slotsPerRound == 1, "slotsPerRound", p.slotsPerRound);
         _need(p.stepsPerRound > 0, "stepsPerRound", p.stepsPerRound);
         _need(p.minimumSteps > 0 && p.minimumSteps <= p.stepsPerRound, "minimumSteps", p.minimumSteps);
         _need(p.slotReward > 0, "slotReward", p.slotReward);
@@ -35,6 +37,7 @@ library TaskRules {
         // INVARIANT: whoever watches has at least as long to replay a round as its worker had to do it.
         bool windowGood = p.challengeWindow >= minimumWindow && p.challengeWindow >= p.leaseSeconds;
         _need(windowGood && p.challengeWindow <= MAXIMUM_PERIOD, "challengeWindow", p.challengeWindow);
+        _checkRound(p);
         _checkAdmission(p);
         _checkLosses(p);
     }
@@ -53,6 +56,18 @@ library TaskRules {
         bool anyZero = _isZero(p.specificationHash) || _isZero(p.programRoot) || _isZero(p.datasetRoot)
             || _isZero(p.initialStateRoot);
         require(!anyZero, ITrainingLedger.ZeroRoot());
+    }
+
+    /// @dev With one slot a round nothing is merged, and the three fields mean nothing.
+    function _checkRound(ITrainingLedger.TaskParameters calldata p) private pure {
+        _need(p.slotsPerRound > 0 && p.slotsPerRound <= MAXIMUM_SLOTS, "slotsPerRound", p.slotsPerRound);
+        bool merges = p.slotsPerRound > 1;
+        bool quorumGood = merges ? p.quorum > 0 && p.quorum <= p.slotsPerRound : p.quorum == 0;
+        _need(quorumGood, "quorum", p.quorum);
+        // Whoever claims first has a whole lease before its round can go on without it.
+        bool timeGood = p.roundSeconds >= p.leaseSeconds && p.roundSeconds <= MAXIMUM_PERIOD;
+        _need(merges ? timeGood : p.roundSeconds == 0, "roundSeconds", p.roundSeconds);
+        _need(merges == (p.mergeReward > 0), "mergeReward", p.mergeReward);
     }
 
     function _checkAdmission(ITrainingLedger.TaskParameters calldata p) private pure {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IRoundBook} from "../interfaces/IRoundBook.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {Root} from "../types/Identifiers.sol";
 
@@ -15,7 +16,7 @@ library TaskStorage {
         Complete
     }
 
-    /// @dev 248 bits: one storage slot.
+    /// @dev 256 bits: one storage slot. `slots` are training slots of a round.
     struct Terms {
         uint96 bond;
         uint32 leaseSeconds;
@@ -25,6 +26,7 @@ library TaskStorage {
         ITrainingLedger.Admission admission;
         Phase phase;
         bool hasTarget;
+        uint8 slots;
     }
 
     /// @dev 256 bits: one storage slot.
@@ -44,6 +46,7 @@ library TaskStorage {
         address requester;
         uint96 minimumStake;
         uint96 leaseFee;
+        uint96 mergeReward;
         Root specificationHash;
         Root programRoot;
         Root datasetRoot;
@@ -67,7 +70,9 @@ library TaskStorage {
             stepsPerRound: p.stepsPerRound,
             admission: p.admission,
             phase: Phase.Running,
-            hasTarget: p.hasTarget
+            hasTarget: p.hasTarget,
+            // forge-lint: disable-next-line(unsafe-typecast)
+            slots: uint8(p.slotsPerRound) // at most 255
         });
         task.work = Work({
             slotReward: p.slotReward,
@@ -80,6 +85,7 @@ library TaskStorage {
         task.requester = requester;
         task.minimumStake = p.minimumStake;
         task.leaseFee = p.leaseFee;
+        task.mergeReward = p.mergeReward;
         task.specificationHash = p.specificationHash;
         task.programRoot = p.programRoot;
         task.datasetRoot = p.datasetRoot;
@@ -104,18 +110,38 @@ library TaskStorage {
         }
     }
 
-    /// @notice The task as the interface shows it.
-    function read(StoredTask storage task) internal view returns (ITrainingLedger.Task memory) {
+    /// @notice Writes the second word of a slot at once.
+    function writePay(
+        ITrainingLedger.Slot storage slot,
+        address payout,
+        uint32 steps,
+        uint32 heldOutLoss,
+        uint32 generation
+    ) internal {
+        // 160, 32, 32, 32 bits.
+        uint256 word = uint256(uint160(payout)) | (uint256(steps) << 160) | (uint256(heldOutLoss) << 192)
+            | (uint256(generation) << 224);
+        assembly ("memory-safe") {
+            sstore(add(slot.slot, 1), word)
+        }
+    }
+
+    /// @notice The task as the interface shows it. `group` is the round book's.
+    function read(StoredTask storage task, IRoundBook.Group memory group)
+        internal
+        view
+        returns (ITrainingLedger.Task memory)
+    {
         Terms memory terms = task.terms;
         return ITrainingLedger.Task({
-            parameters: _parameters(task, terms),
+            parameters: _parameters(task, terms, group),
             requester: task.requester,
             currentRound: terms.currentRound,
             closed: terms.phase == Phase.Closed
         });
     }
 
-    function _parameters(StoredTask storage task, Terms memory terms)
+    function _parameters(StoredTask storage task, Terms memory terms, IRoundBook.Group memory group)
         private
         view
         returns (ITrainingLedger.TaskParameters memory)
@@ -128,7 +154,7 @@ library TaskStorage {
             initialStateRoot: task.initialStateRoot,
             stateTensors: work.stateTensors,
             rounds: terms.rounds,
-            slotsPerRound: 1,
+            slotsPerRound: terms.slots,
             stepsPerRound: terms.stepsPerRound,
             minimumSteps: work.minimumSteps,
             slotReward: work.slotReward,
@@ -141,7 +167,10 @@ library TaskStorage {
             ticketTarget: task.ticketTarget,
             hasTarget: terms.hasTarget,
             baseLoss: work.baseLoss,
-            targetLoss: work.targetLoss
+            targetLoss: work.targetLoss,
+            quorum: group.quorum,
+            roundSeconds: group.roundSeconds,
+            mergeReward: task.mergeReward
         });
     }
 }

@@ -180,7 +180,7 @@ contract LedgerClaimTest is Fixture {
         request.ticketBlock = 1990;
         (uint256 weak, bool found) = (0, false);
         for (uint256 nonce = 0; nonce < 200; ++nonce) {
-            uint256 digest = ledger.ticketDigest(task, 0, 0, 0, WORKER, request.baseRoot, 1990, nonce);
+            uint256 digest = book.ticketDigest(task, 0, 0, 0, WORKER, request.baseRoot, 1990, nonce);
             if (digest >= p.ticketTarget) weak = nonce;
             else (request.ticketNonce, found) = (nonce, true);
         }
@@ -213,15 +213,15 @@ contract LedgerClaimTest is Fixture {
         vm.setBlockhash(1998, keccak256("one"));
         vm.setBlockhash(1999, keccak256("other"));
         Root base = parameters().initialStateRoot;
-        uint256 first = ledger.ticketDigest(task, 0, 0, 0, WORKER, base, 1998, 1);
-        vm.assertTrue(first != ledger.ticketDigest(TaskId.wrap(9), 0, 0, 0, WORKER, base, 1998, 1), "task");
-        vm.assertTrue(first != ledger.ticketDigest(task, 1, 0, 0, WORKER, base, 1998, 1), "round");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 1, 0, WORKER, base, 1998, 1), "slot");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 0, 1, WORKER, base, 1998, 1), "attempt");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 0, 0, OTHER, base, 1998, 1), "worker");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 0, 0, WORKER, Root.wrap(0), 1998, 1), "base");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 0, 0, WORKER, base, 1999, 1), "block");
-        vm.assertTrue(first != ledger.ticketDigest(task, 0, 0, 0, WORKER, base, 1998, 2), "nonce");
+        uint256 first = book.ticketDigest(task, 0, 0, 0, WORKER, base, 1998, 1);
+        vm.assertTrue(first != book.ticketDigest(TaskId.wrap(9), 0, 0, 0, WORKER, base, 1998, 1), "task");
+        vm.assertTrue(first != book.ticketDigest(task, 1, 0, 0, WORKER, base, 1998, 1), "round");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 1, 0, WORKER, base, 1998, 1), "slot");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 0, 1, WORKER, base, 1998, 1), "attempt");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 0, 0, OTHER, base, 1998, 1), "worker");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 0, 0, WORKER, Root.wrap(0), 1998, 1), "base");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 0, 0, WORKER, base, 1999, 1), "block");
+        vm.assertTrue(first != book.ticketDigest(task, 0, 0, 0, WORKER, base, 1998, 2), "nonce");
     }
 
     function _refused(ITrainingLedger.Claim memory request, bytes memory refusal) private {

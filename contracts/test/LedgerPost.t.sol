@@ -30,6 +30,8 @@ contract LedgerPostTest is Fixture {
         vm.assertEq(ledger.vault(), address(vault), "vault");
         vm.assertEq(ledger.disputeGame(), address(game), "game");
         vm.assertEq(ledger.auditCommittee(), address(committee), "committee");
+        vm.assertEq(ledger.roundBook(), address(book), "book");
+        vm.assertEq(book.ledger(), address(ledger), "ledger of the book");
         vm.assertEq(ledger.minimumBond(), MINIMUM_BOND, "bond");
         vm.assertEq(ledger.minimumWindow(), MINIMUM_WINDOW, "window");
         vm.assertEq(ledger.minimumLease(), MINIMUM_LEASE, "lease");
@@ -93,8 +95,8 @@ contract LedgerPostTest is Fixture {
         p = parameters();
         p.slotsPerRound = 0;
         _refused(p, "slotsPerRound", 0);
-        p.slotsPerRound = 2;
-        _refused(p, "slotsPerRound", 2);
+        p.slotsPerRound = 256;
+        _refused(p, "slotsPerRound", 256);
         p = parameters();
         p.stepsPerRound = 0;
         _refused(p, "stepsPerRound", 0);
@@ -103,6 +105,37 @@ contract LedgerPostTest is Fixture {
         _refused(p, "minimumSteps", 0);
         p.minimumSteps = p.stepsPerRound + 1;
         _refused(p, "minimumSteps", p.minimumSteps);
+    }
+
+    function test_postTask_badRoundReverts() public {
+        ITrainingLedger.TaskParameters memory p = parameters();
+        p.quorum = 1;
+        _refused(p, "quorum", 1);
+        (p.quorum, p.roundSeconds) = (0, LEASE);
+        _refused(p, "roundSeconds", LEASE);
+        (p.roundSeconds, p.mergeReward) = (0, 1);
+        _refused(p, "mergeReward", 1);
+        p = groupParameters(4);
+        p.quorum = 0;
+        _refused(p, "quorum", 0);
+        p.quorum = 5;
+        _refused(p, "quorum", 5);
+        p = groupParameters(4);
+        p.roundSeconds = LEASE - 1;
+        _refused(p, "roundSeconds", LEASE - 1);
+        p.roundSeconds = 365 days + 1;
+        _refused(p, "roundSeconds", 365 days + 1);
+        p = groupParameters(4);
+        p.mergeReward = 0;
+        _refused(p, "mergeReward", 0);
+    }
+
+    function test_postTask_keepsRounds() public {
+        ITrainingLedger.TaskParameters memory p = groupParameters(255);
+        p.slotReward = 7 ether;
+        TaskId task = post(p);
+        vm.assertEq(abi.encode(ledger.getTask(task).parameters), abi.encode(p), "parameters");
+        vm.assertEq(vault.escrowOf(task), 3 * (255 * 7 ether + uint256(MERGE_REWARD)), "escrow");
     }
 
     function test_postTask_badMoneyReverts() public {
@@ -240,6 +273,8 @@ contract LedgerPostTest is Fixture {
     function _construct(address vault_, address game_, address committee_, uint96 bond, uint32 window, uint32 lease)
         private
     {
-        this.construct("TrainingLedger.sol:TrainingLedger", abi.encode(vault_, game_, committee_, bond, window, lease));
+        this.construct(
+            "TrainingLedger.sol:TrainingLedger", abi.encode(vault_, game_, committee_, address(1), bond, window, lease)
+        );
     }
 }

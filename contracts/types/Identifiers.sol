@@ -43,11 +43,11 @@ function auditBudget(TaskId task) pure returns (TaskId) {
     return TaskId.wrap(TaskId.unwrap(task) | (uint64(1) << 63));
 }
 
-/// @notice The task, round and attempt that a key names; its slot is in the key alone.
-function attemptOf(AttemptKey key) pure returns (TaskId task, uint32 round, uint32 attempt) {
+/// @notice The task, round, slot and attempt that a key names.
+function attemptOf(AttemptKey key) pure returns (TaskId task, uint32 round, uint32 slot, uint32 attempt) {
     uint256 word = AttemptKey.unwrap(key);
-    // forge-lint: disable-next-line(unsafe-typecast)
-    return (TaskId.wrap(uint64(word >> 96)), uint32(word >> 64), uint32(word)); // its fields, each of its own width
+    // forge-lint: disable-next-item(unsafe-typecast) -- its fields, each of its own width
+    return (TaskId.wrap(uint64(word >> 96)), uint32(word >> 64), uint32(word >> 32), uint32(word));
 }
 
 /// @notice The storage key of an attempt of a slot.

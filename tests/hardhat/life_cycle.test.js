@@ -46,11 +46,15 @@ async function deployAll(provider) {
   const nonce = await provider.getTransactionCount(owner.address);
   const ledgerAddress = getCreateAddress({ from: owner.address, nonce: nonce + 2 });
   const committeeAddress = getCreateAddress({ from: owner.address, nonce: nonce + 3 });
+  const bookAddress = getCreateAddress({ from: owner.address, nonce: nonce + 4 });
   const game = await make("DisputeGame", ledgerAddress, referee.target, CLOCK, MOVE);
   const vault = await make("StakeVault", token.target, ledgerAddress, committeeAddress, 3600);
-  const ledger = await make("TrainingLedger", vault.target, game.target, committeeAddress, parseEther("1"), 60, 10);
+  const addresses = [vault.target, game.target, committeeAddress, bookAddress];
+  const ledger = await make("TrainingLedger", ...addresses, parseEther("1"), 60, 10);
   const committee = await make("AuditCommittee", vault.target, ledgerAddress, parseEther("5"), 60, 60);
+  const book = await make("RoundBook", ledgerAddress);
   assert.equal(committee.target, committeeAddress);
+  assert.equal(book.target, bookAddress);
   assert.equal(ledger.target, ledgerAddress);
   for (const person of [requester, worker, other]) {
     await (await token.transfer(person.address, parseEther("1000"))).wait();
@@ -83,6 +87,9 @@ const PARAMETERS = {
   hasTarget: true,
   baseLoss: LOSS_4,
   targetLoss: LOSS_2,
+  quorum: 0,
+  roundSeconds: 0,
+  mergeReward: 0,
 };
 
 describe("A task on Hardhat", () => {

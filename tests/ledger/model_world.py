@@ -20,7 +20,7 @@ from ledger.reverts import ErrorDecoder
 from ledger.rpc import rpc
 from ledger.tx import TransactionSender
 
-SLOT = ["address", "uint32", "uint40", "uint8", "uint16", "address", "uint32", "uint32", "bytes32"]
+SLOT = ["address", "uint32", "uint40", "uint8", "uint16", "address", "uint32", "uint32", "uint32", "bytes32"]
 Read = tuple[dict[str, str], bytes]
 
 
@@ -90,6 +90,6 @@ def expected_reads(book: Book, world: World, people: Sequence[str], supply: int)
             slot, place = task.slots[round_number], (number, round_number, 0)
             fields = (slot.worker, slot.attempt, slot.deadline, slot.status, 0, slot.payout, slot.steps, slot.loss)
             attempt = slot.attempt + slot.lapsed(now)
-            reads.append(read("ledger", "getSlot(uint64,uint32,uint32)", place, SLOT, *fields, slot.root))
+            reads.append(read("ledger", "getSlot(uint64,uint32,uint32)", place, SLOT, *fields, 0, slot.root))
             reads.append(read("ledger", "nextAttempt(uint64,uint32,uint32)", place, ["uint32"], attempt))
     return reads

@@ -97,6 +97,7 @@ def test_publish_and_load_give_the_same_record(deployment: Deployment, tmp_path:
     assert sorted(path.name for path in (tmp_path / "abi").iterdir()) == [
         "AuditCommittee.json",
         "DisputeGame.json",
+        "RoundBook.json",
         "StakeVault.json",
         "StepReferee.json",
         "TrainingLedger.json",
@@ -113,7 +114,7 @@ def test_load_missing_record_says_what_to_do(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda record: record.pop("vault"), "lacks vault"),
-        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/3"),
+        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/4"),
         (lambda record: record.update(ledger="0x12"), "is damaged"),
         (lambda record: record["parameters"].pop("minimum_bond"), "is damaged"),
     ],

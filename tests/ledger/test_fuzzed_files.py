@@ -265,11 +265,17 @@ def test_from_private_key_any_text(text: str) -> None:
 @pytest.fixture
 def record(tmp_path: Path) -> tuple[dict[str, Any], Callable[[Any], Deployment]]:
     """A good record's document, and a reader of changed ones."""
-    address = {
-        name: "0x" + digit * 40
-        for name, digit in zip(("token", "vault", "ledger", "game", "referee", "committee"), "123489", strict=True)
-    }
-    names = ("TrainingToken", "StakeVault", "TrainingLedger", "DisputeGame", "StepReferee", "AuditCommittee")
+    roles = ("token", "vault", "ledger", "game", "referee", "committee", "book")
+    address = {name: "0x" + digit * 40 for name, digit in zip(roles, "1234897", strict=True)}
+    names = (
+        "TrainingToken",
+        "StakeVault",
+        "TrainingLedger",
+        "DisputeGame",
+        "StepReferee",
+        "AuditCommittee",
+        "RoundBook",
+    )
     good = Deployment(
         chain_id=5, **address, block_number=7, block_hash="0x" + "55" * 32, deployer="0x" + "6" * 40,
         artifact_hashes=dict.fromkeys(names, "77" * 32), parameters=LOCAL_PARAMETERS, version="1",

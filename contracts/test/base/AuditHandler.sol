@@ -125,7 +125,7 @@ contract AuditHandler is Fixture {
         IAuditCommittee.Ballot memory ballot = committee.ballotOf(key, auditor);
         if (!found || ballot.finding == 0 || ballot.finding != audit.agreed || ballot.paid) return;
         committee.collect(key, auditor);
-        (TaskId about,,) = attemptOf(key);
+        (TaskId about,,,) = attemptOf(key);
         paid[about] += uint256(audit.fee) * ballot.votes;
         ++done["collect"];
     }

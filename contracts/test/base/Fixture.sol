@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IStakeVault} from "../../interfaces/IStakeVault.sol";
 import {IAuditCommittee} from "../../interfaces/IAuditCommittee.sol";
+import {IRoundBook} from "../../interfaces/IRoundBook.sol";
 import {ITrainingLedger} from "../../interfaces/ITrainingLedger.sol";
 import {ITrainingToken} from "./ITrainingToken.sol";
 import {DecidedDisputeGame} from "../../mocks/DecidedDisputeGame.sol";
@@ -30,6 +31,8 @@ abstract contract Fixture {
     uint32 internal constant LEASE = 600;
     uint32 internal constant WINDOW = 900;
     uint32 internal constant TENSORS = 5;
+    uint32 internal constant ROUND_SECONDS = 1800;
+    uint96 internal constant MERGE_REWARD = 2 ether;
 
     uint32 internal constant LOSS_4 = 0x40800000;
     uint32 internal constant LOSS_3 = 0x40400000;
@@ -47,6 +50,7 @@ abstract contract Fixture {
     ITrainingLedger internal ledger;
     DecidedDisputeGame internal game;
     IAuditCommittee internal committee;
+    IRoundBook internal book;
 
     function setUp() public virtual {
         vm.warp(1_800_000_000);
@@ -68,14 +72,18 @@ abstract contract Fixture {
         address ledgerAddress = vm.computeCreateAddress(address(this), nonce + 1);
         address gameAddress = vm.computeCreateAddress(address(this), nonce + 2);
         address committeeAddress = vm.computeCreateAddress(address(this), nonce + 3);
+        address bookAddress = vm.computeCreateAddress(address(this), nonce + 4);
         bytes memory vaultArguments = abi.encode(token, ledgerAddress, committeeAddress, UNBONDING_DELAY);
-        bytes memory ledgerArguments =
-            abi.encode(vaultAddress, gameAddress, committeeAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
+        bytes memory ledgerArguments = abi.encode(
+            vaultAddress, gameAddress, committeeAddress, bookAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE
+        );
         vault = IStakeVault(vm.deployCode("StakeVault.sol:StakeVault", vaultArguments));
         ledger = ITrainingLedger(vm.deployCode("TrainingLedger.sol:TrainingLedger", ledgerArguments));
         game = DecidedDisputeGame(deployGame());
         bytes memory committeeArguments = abi.encode(vault, ledger, SEAT_STAKE, SEAT_AGE, REVEAL_SECONDS);
         committee = IAuditCommittee(vm.deployCode("AuditCommittee.sol:AuditCommittee", committeeArguments));
+        book = IRoundBook(vm.deployCode("RoundBook.sol:RoundBook", abi.encode(ledger)));
+        require(address(book) == bookAddress, "book");
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
         require(address(committee) == committeeAddress, "committee");
     }
@@ -131,6 +139,13 @@ abstract contract Fixture {
         p.hasTarget = true;
         p.baseLoss = LOSS_4;
         p.targetLoss = LOSS_2;
+    }
+
+    /// @dev A task of this many slots a round; half of them are a quorum.
+    function groupParameters(uint32 slots) internal pure returns (ITrainingLedger.TaskParameters memory p) {
+        p = parameters();
+        (p.slotsPerRound, p.quorum) = (slots, (slots + 1) / 2);
+        (p.roundSeconds, p.mergeReward) = (ROUND_SECONDS, MERGE_REWARD);
     }
 
     function post() internal returns (TaskId) {
