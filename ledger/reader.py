@@ -15,6 +15,7 @@ from ledger.compile import Artifact, compile_contracts
 from ledger.deploy import Deployment
 from ledger.errors import ChainError, ContractReverted, StaleDeployment
 from ledger.reverts import ErrorDecoder, revert_data
+from ledger.rounds import merge_inputs
 from ledger.rpc import endpoint
 from ledger.types import (
     Admission,
@@ -145,6 +146,10 @@ class LedgerReader:
     def inputs_root(self, task: int, round_number: int, generation: int) -> bytes:
         """What merges of a generation start from; 32 zero bytes where its inputs were not all collected."""
         return bytes(self._read(self._book.functions.inputsOf(task, round_number, generation)))
+
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes) -> list[bytes] | None:
+        """State roots that a merge with these inputs takes (`ledger.rounds.merge_inputs`)."""
+        return merge_inputs(self, task, round_number, inputs_root)
 
     def checkpoint(self, task: int, round_number: int) -> Checkpoint:
         """The lineage entry of a finalised round.

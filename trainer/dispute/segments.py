@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,6 @@ class SegmentSource:
     Args:
         store_of: URL of the store where everything about a task is looked for. cache: of downloads, may be shared.
         journals: folder for states of segments, which nobody else writes to.
-        inputs_of: the state roots that the merge of a round of a task takes: the base's, then each slot's in order,
-            where one is missing the base's again. None where no task has merges.
         engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
         between: see `SegmentTruth`: a way to stop in the middle.
     """
@@ -102,10 +100,9 @@ class SegmentSource:
         cache: Path,
         journals: Path,
         engine: Engine,
-        inputs_of: Callable[[int, int], Sequence[bytes]] | None = None,
         between: Callable[[], None] | None = None,
     ) -> None:
-        self._chain, self._inputs_of = chain, inputs_of
+        self._chain = chain
         self._store_of, self._cache, self._journals = store_of, cache, journals
         self._engine, self._between = engine, between
         self._materials: OrderedDict[int, Materials] = OrderedDict()
@@ -188,7 +185,7 @@ class SegmentSource:
 
     def _inputs(self, segment: Segment, materials: Materials) -> tuple[State, list[State | None]]:
         """The base and the slots' states of a merge, from the store; None for a slot that is the base again."""
-        roots = [] if self._inputs_of is None else list(self._inputs_of(segment.task, segment.round))
+        roots = self._chain.merge_inputs(segment.task, segment.round, segment.base) or []
         if len(roots) != 1 + materials.program.slots or inputs_root(roots[0], roots[1:]) != segment.base:
             raise DataError(
                 f"No states are known that the merge of round {segment.round} of task {segment.task} takes as "
