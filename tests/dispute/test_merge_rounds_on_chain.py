@@ -154,6 +154,32 @@ def test_true_merge_stands_against_a_challenge_that_lies(on: RoundWorld) -> None
     assert (slot.status, slot.open_games) == (SlotStatus.SUBMITTED, 0)
 
 
+@pytest.mark.parametrize("honest", ["challenger", "defender"])
+def test_game_about_a_merge_goes_on_about_the_inputs_it_took_when_one_falls(on: RoundWorld, honest: str) -> None:
+    accounts, liar = on.accounts, lie(on.at, "state moment.unused element 0", MERGE)
+    truths = (liar, on.at.party) if honest == "challenger" else (on.at.party, liar)
+    on.submit(liar if honest == "challenger" else on.at.plain)
+    input_game = challenge_slot(on, 2)
+    accounts.chain.advance(100)
+    game = on.open(truths[1])
+    accounts.chain.advance(25)  # of the clock of 120 seconds of the game before
+    accounts("stranger").settle_late(input_game)
+    book = accounts("stranger").round(on.task, 0)
+    assert (book.generation, book.frozen_at, book.submitted_slots) == (1, 0, {0})
+    played = on.play_out(game, *truths, honest=honest)
+    assert not played.late
+    assert played.outcome is (Outcome.CHALLENGER_WON if honest == "challenger" else Outcome.DEFENDER_WON)
+    assert accounts("worker").view(game).position.matter.base == on.at.plain.state_root(0)
+
+
+def challenge_slot(on: RoundWorld, number: int) -> int:
+    """A game about what a slot has trained, which nobody defends."""
+    client = on.accounts("stranger")
+    slot = client.slot(on.task, 0, number)
+    opening = Opening(client.address, on.task, 0, number, slot.attempt, slot.state_root)
+    return client.open(opening, [bytes([at]) * 32 for at in range(1, STEPS + 2)])
+
+
 @heavy
 @pytest.mark.parametrize("run", [MERGE, EVALUATION])
 def test_every_tenth_lie_about_a_merge_of_a_round_loses(on: RoundWorld, run: int) -> None:
