@@ -98,7 +98,6 @@ class FakeChain:
         self.address = address
         self.operators: set[tuple[str, str]] = set()
         self.tickets: list[float] = []
-        self.inputs: dict[tuple[int, int], Callable[[], list[bytes]]] = {}
 
     def task_count(self) -> int:
         return len(self.ledger.read().tasks)
@@ -147,7 +146,7 @@ class FakeChain:
         return bytes(32)
 
     def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> list[bytes] | None:
-        return self.inputs[(task, round_number)]() if (task, round_number) in self.inputs else None
+        return None
 
     def collect(self, task: int, round_number: int, generation: int, /) -> None:
         raise reverted("collect", "NotGrouped", task=task)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
+from ledger.client import refusal_of
 from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
 from ledger.ticket import Ticket
 from ledger.types import SlotStatus
@@ -439,7 +440,7 @@ class Worker:
 
 def _why_refused(refusal: ContractReverted | TransactionFailed, prepared: Prepared) -> Reason:
     """A refused claim in words; losing the race for a slot is the usual one."""
-    error = refusal.error if isinstance(refusal, ContractReverted) else type(refusal).__name__
+    error = refusal_of(refusal) or type(refusal).__name__
     name = place_name(prepared.materials.task.parameters, prepared.key.round, prepared.key.slot)
     about = (prepared.key.round, prepared.key.slot)
     if error in _RACES:
