@@ -24,6 +24,8 @@ KEYS = [
     "task",
     "round",
     "slot",
+    "merge",
+    "about",
     "attempt",
     "state",
     "ended",

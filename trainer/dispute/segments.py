@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,6 @@ class Segment:
     @staticmethod
     def of_slot(task: Task, slot: Slot, base: bytes) -> Segment:
         """The segment of a submission: the merge, in the slot after those that train."""
-        slots = task.parameters.slots_per_round
         return Segment(
             task=slot.task,
             round=slot.round,
@@ -72,7 +71,7 @@ class Segment:
             base=base,
             task_program=task.parameters.program_root,
             dataset=task.parameters.dataset_root,
-            merge=slots > 1 and slot.slot == slots,
+            merge=task.parameters.is_merge(slot.slot),
         )
 
     @property
@@ -88,8 +87,6 @@ class SegmentSource:
     Args:
         store_of: URL of the store where everything about a task is looked for. cache: of downloads, may be shared.
         journals: folder for states of segments, which nobody else writes to.
-        inputs_of: the state roots that the merge of a round of a task takes: the base's, then each slot's in order,
-            where one is missing the base's again. None where no task has merges.
         engine: runs the steps. Where it turns out to be wrong, `distrust` puts the reference in its place.
         between: see `SegmentTruth`: a way to stop in the middle.
     """
@@ -102,10 +99,9 @@ class SegmentSource:
         cache: Path,
         journals: Path,
         engine: Engine,
-        inputs_of: Callable[[int, int], Sequence[bytes]] | None = None,
         between: Callable[[], None] | None = None,
     ) -> None:
-        self._chain, self._inputs_of = chain, inputs_of
+        self._chain = chain
         self._store_of, self._cache, self._journals = store_of, cache, journals
         self._engine, self._between = engine, between
         self._materials: OrderedDict[int, Materials] = OrderedDict()
@@ -158,7 +154,9 @@ class SegmentSource:
             forget_journals(self._journals, keep=_JOURNALS)
             folder, spacing = self._journals / segment.folder_name, max(1, -(-(segment.steps + 1) // _SPACED))
             keeper = FolderKeeper(folder, materials.layout, spacing=spacing)
-        base, inputs = self._inputs(segment, materials) if segment.merge else (self._base(segment, materials), None)
+        base, inputs = (
+            self._inputs(segment, materials) if segment.merge else (self._base(segment, materials, segment.base), None)
+        )
         return SegmentTruth(
             materials.program,
             materials.dataset,
@@ -188,7 +186,7 @@ class SegmentSource:
 
     def _inputs(self, segment: Segment, materials: Materials) -> tuple[State, list[State | None]]:
         """The base and the slots' states of a merge, from the store; None for a slot that is the base again."""
-        roots = [] if self._inputs_of is None else list(self._inputs_of(segment.task, segment.round))
+        roots = list(self._chain.merge_inputs(segment.task, segment.round, segment.base))
         if len(roots) != 1 + materials.program.slots or inputs_root(roots[0], roots[1:]) != segment.base:
             raise DataError(
                 f"No states are known that the merge of round {segment.round} of task {segment.task} takes as "
@@ -196,23 +194,24 @@ class SegmentSource:
                 remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
             )
 
-        def loaded(root: bytes) -> State:
-            return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
+        base = self._base(segment, materials, roots[0])
+        return base, [None if root == roots[0] else self._loaded(segment, materials, root) for root in roots[1:]]
 
-        return loaded(roots[0]), [None if root == roots[0] else loaded(root) for root in roots[1:]]
+    def _loaded(self, segment: Segment, materials: Materials, root: bytes) -> State:
+        return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
 
-    def _base(self, segment: Segment, materials: Materials) -> State:
-        """The state that the segment starts from: from the store, or replayed from an earlier one."""
+    def _base(self, segment: Segment, materials: Materials, root: bytes) -> State:
+        """The state that the segment's round starts from: from the store, or replayed from an earlier one."""
         try:
-            return load_state(materials.store, segment.base, materials.layout, self._journals / segment.folder_name)
+            return self._loaded(segment, materials, root)
         except (BlobMissing, BlobCorrupt):
             task = self._chain.task(segment.task)
             if segment.round == 0 or task.current_round < segment.round:
                 raise
             verifier = TaskVerifier(materials, claims_of(self._chain, task), engine=self._engine)
-            if verifier.base_root(segment.round) != segment.base:
+            if verifier.base_root(segment.round) != root:
                 raise DataError(
-                    f"Round {segment.round} of task {segment.task} does not start from {root_hex(segment.base)}.",
+                    f"Round {segment.round} of task {segment.task} does not start from {root_hex(root)}.",
                     remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
                 ) from None
             return verifier.state_before(segment.round)

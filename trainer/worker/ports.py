@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ledger.ticket import Ticket
-from ledger.types import Checkpoint, Slot, StakeAccount, Task
+from ledger.types import Checkpoint, Round, Slot, StakeAccount, Task
 
 
 class ChainReader(Protocol):
@@ -26,6 +26,12 @@ class ChainReader(Protocol):
     def base_root(self, task: int, round_number: int, /) -> bytes: ...
 
     def checkpoint(self, task: int, round_number: int, /) -> Checkpoint: ...
+
+    def round(self, task: int, round_number: int, /) -> Round: ...
+
+    def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes: ...
+
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]: ...
 
     def stake_account(self, owner: str, /) -> StakeAccount: ...
 
