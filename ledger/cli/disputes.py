@@ -140,15 +140,16 @@ def show(context: CommandContext, number: GameNumber) -> None:
     Runs, operations, tensors, chunks and elements count from 0; the last run is the evaluation, and the only one
     before it in a merge is that of the merge program.
 
-    JSON: `game`, `task`, `round`, `slot`, `merge` (whether it is about a merge), `about` (the slot in words), `attempt`; `state` (running, defender_won, challenger_won or void), `ended`
-    (in words, null while it runs) and `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of
-    each side); `phase` (runs, trace, state, tensor, chunk or fold), `place` (in words), and `run`, `operation`,
-    `tensor`, `chunk` and `element` (null where the game has not come to one); `moves` made; `to_move` (defender or
-    challenger), `mover`, `deadline` (Unix seconds) and `seconds_left`, all null once over; `late` (anybody may settle
-    it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots; `symbol`; and
-    `explanation`, null before a tensor is in question or where the store has not the task's programs, else `program`
-    (training, merge or evaluation), `line` (of its listing), `near` (tensors of the state that the operation reads most
-    directly), `first_element`, `last_element`, `index` (in the tensor's shape, of a single element) and `text`.
+    JSON: `game`, `task`, `round`, `slot`, `merge` (whether it is about a merge), `about` (the slot in words),
+    `attempt`; `state` (running, defender_won, challenger_won or void), `ended` (in words, null while it runs) and
+    `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of each side); `phase` (runs, trace,
+    state, tensor, chunk or fold), `place` (in words), and `run`, `operation`, `tensor`, `chunk` and `element` (null
+    where the game has not come to one); `moves` made; `to_move` (defender or challenger), `mover`, `deadline` (Unix
+    seconds) and `seconds_left`, all null once over; `late` (anybody may settle it) and `fell_elsewhere` (anybody may
+    release it); `submitted` and `claimed`, the two state roots; `symbol`; and `explanation`, null before a tensor is in
+    question or where the store has not the task's programs, else `program` (training, merge or evaluation), `line` (of
+    its listing), `near` (tensors of the state that the operation reads most directly), `first_element`, `last_element`,
+    `index` (in the tensor's shape, of a single element) and `text`.
 
     Example: `trainledger dispute show 1`
     """

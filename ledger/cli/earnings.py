@@ -34,8 +34,9 @@ def rewards(context: CommandContext) -> None:
     JSON: `account`, `chain_id`, `ledger`, `symbol`; `balance` with `tokens_held`, `staked`, `locked`, `free`,
     `unbonding`, `unbonding_release` (Unix seconds or null) and `credit`; `payout`; `earnings`, a list of `task`,
     `round`, `slot`, `merge` (whether it merged its round's slots), `attempt`, `worker`, `operator`, `payout`, `roles`
-    (which of the three the account is), `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block` and `transaction`; `total` with
-    `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and `stake_taken`.
+    (which of the three the account is), `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block`
+    and `transaction`; `total` with `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and
+    `stake_taken`.
 
     Examples: `trainledger rewards --account alice`, `trainledger rewards --account 0x… --json`
     """
