@@ -1,6 +1,7 @@
 """The TOML file in which a requester describes a task; `examples/` has commented ones.
 
-Amounts are tokens, exact decimals. The sections [data] and [program] are passed on untouched, for the trainer to check.
+Amounts are tokens, exact decimals. The sections [data], [program] and [merge] are passed on untouched, for the trainer
+to check.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class TaskFile:
     """A checked task file. Amounts are wei, times seconds; `ticket_target` is 0 where no ticket is asked for.
 
     `target_loss` None means that pay does not depend on the loss; `base_loss` None means that it is measured on the
-    initial state. `data` and `program` hold plain TOML values (floats, not decimals).
+    initial state. `data`, `program` and `merge` hold plain TOML values (floats, not decimals); without `merge` a round
+    has one slot.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class TaskFile:
     ticket_target: int
     data: Mapping[str, Any]
     program: Mapping[str, Any]
+    merge: Mapping[str, Any] | None = None
 
     @property
     def total_reward(self) -> int:
@@ -94,12 +97,14 @@ def load_task_file(path: Path) -> TaskFile:
             f"The task file {path} is not valid TOML: {error}.", remedy="Correct it there; examples/ shows the form."
         ) from error
     values: dict[str, Any] = {}
-    _refuse_unknown(document, [*_SECTIONS, "data", "program"], prefix="")
+    _refuse_unknown(document, [*_SECTIONS, "data", "program", "merge"], prefix="")
     for section, fields in _SECTIONS.items():
         table = _table(document, section)
         _refuse_unknown(table, list(fields), prefix=f"{section}.")
         values |= {name: _read(table, f"{section}.{name}", field) for name, field in fields.items()}
     values["data"], values["program"] = (_plain(_table(document, name), name) for name in ("data", "program"))
+    if "merge" in document:
+        values["merge"] = _plain(_table(document, "merge"), "merge")
     return _assemble(path, values)
 
 

@@ -72,7 +72,9 @@ def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
         )
     data = DataConfig.from_mapping(file.data)
     dataset = prepare_dataset(data, folder=file.path.resolve().parent, tokenizer=tokenizer_of(data))
-    description = ProgramDescription.from_task_file(file.program, vocabulary=dataset.vocabulary, total_steps=steps)
+    description = ProgramDescription.from_task_file(
+        file.program, vocabulary=dataset.vocabulary, total_steps=steps, merge=file.merge
+    )
     check_description(description, dataset)
     authored = author(description, windows=(len(dataset.heldout) - 1) // description.context)
     program = authored.program

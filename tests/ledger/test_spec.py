@@ -257,3 +257,14 @@ def test_load_task_file_takes_periods_up_to_the_contracts_limit(tmp_path: Path) 
         )
     )
     assert (file.lease_seconds, file.challenge_window) == (int(longest), int(longest))
+
+
+def test_load_task_file_merge_is_passed_on(tmp_path: Path) -> None:
+    assert load_task_file(write(tmp_path, TEXT)).merge is None
+    text = TEXT + '[merge]\nkind = "diloco"\nslots = 4\nouter_momentum = 0.5\n'
+    assert load_task_file(write(tmp_path, text)).merge == {"kind": "diloco", "slots": 4, "outer_momentum": 0.5}
+    with pytest.raises(SpecificationError, match="merge is 3, which is not a section"):
+        load_task_file(write(tmp_path, "merge = 3\n" + TEXT))
+    with pytest.raises(SpecificationError, match="unknown field merg") as caught:
+        load_task_file(write(tmp_path, TEXT + "[merg]\n"))
+    assert caught.value.remedy == "Did you mean merge?"

@@ -12,6 +12,8 @@ from trainer.program import description
 from trainer.program.description import (
     MAXIMUM_BYTES,
     MAXIMUM_PARAMETERS,
+    DilocoConfig,
+    MeanConfig,
     OptimizerConfig,
     ProgramDescription,
     ScheduleConfig,
@@ -249,3 +251,60 @@ def test_from_mapping_largest_program_is_no_larger_than_the_cap() -> None:
     mapping = complete(model__width=2048, model__layers=4, model__heads=1, batch_size=1)
     assert 200_000_000 < rough_parameters(ProgramDescription.from_mapping(mapping)) < MAXIMUM_PARAMETERS
     assert description.MAXIMUM_PARAMETERS == 2**28
+
+
+def merged(**table: Any) -> ProgramDescription:
+    return ProgramDescription.from_task_file(NANOGPT, vocabulary=256, total_steps=500, merge=table)
+
+
+def test_merge_is_read_and_written() -> None:
+    plain = program_of(NANOGPT)
+    assert (plain.merge, plain.slots, "merge" in plain.to_mapping()) == (None, 1, False)
+    for table, wanted in (
+        ({"kind": "mean", "slots": 2}, MeanConfig(slots=2)),
+        ({"kind": "diloco", "slots": 255}, DilocoConfig(slots=255, outer_learning_rate=0.7, outer_momentum=0.9)),
+        (
+            {"kind": "diloco", "slots": 8, "outer_learning_rate": 1, "outer_momentum": 0.0},
+            DilocoConfig(slots=8, outer_learning_rate=1.0, outer_momentum=0.0),
+        ),
+    ):
+        program = merged(**table)
+        assert (program.merge, program.slots) == (wanted, wanted.slots)
+        assert program.to_mapping()["merge"].items() >= table.items()
+        assert ProgramDescription.from_bytes(program.to_bytes()) == program
+        assert program.to_bytes() != plain.to_bytes()
+
+
+def test_merge_null_is_one_slot_and_is_not_written() -> None:
+    mapping = {**complete(), "merge": None}
+    assert ProgramDescription.from_mapping(mapping) == program_of(NANOGPT)
+    with pytest.raises(SpecificationError, match="not in canonical form"):
+        ProgramDescription.from_bytes(json.dumps(mapping, sort_keys=True, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ({"slots": 2}, "kind"),
+        ({"kind": "median", "slots": 2}, "kind"),
+        ({"kind": "mean"}, "slots"),
+        ({"kind": "mean", "slots": 1}, "slots"),
+        ({"kind": "mean", "slots": 256}, "slots"),
+        ({"kind": "mean", "slots": 2.0}, "slots"),
+        ({"kind": "mean", "slots": 2, "outer_momentum": 0.9}, "outer_momentum"),
+        ({"kind": "diloco", "slots": 2, "outer_learning_rate": 0}, "outer_learning_rate"),
+        ({"kind": "diloco", "slots": 2, "outer_momentum": 1.0}, "outer_momentum"),
+        ({"kind": "diloco", "slots": 2, "outer_momentum": -0.1}, "outer_momentum"),
+        ({"kind": "diloco", "slots": 2, "inner": 1}, "inner"),
+    ],
+)
+def test_merge_wrong_field_named(table: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        merged(**table)
+    assert caught.value.field == f"merge.{field}"
+
+
+def test_merge_in_the_wrong_place_refused() -> None:
+    with pytest.raises(SpecificationError, match=r"program\.merge cannot be set: it is the section \[merge\]"):
+        program_of({**NANOGPT, "merge": {"kind": "mean", "slots": 2}})
+    assert refused({**complete(), "merge": "mean"}).field == "merge"

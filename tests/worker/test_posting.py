@@ -14,8 +14,11 @@ from ledger.errors import SpecificationError
 from ledger.performance import float_bits
 from ledger.spec import TaskFile, load_task_file
 from ledger.types import Task
-from trainer.materials import fetch_description, fetch_materials
+from trainer.checkpoints import load_state
+from trainer.engine.segment import run_merge
+from trainer.materials import fetch_description, fetch_materials, fetch_program
 from trainer.posting import check_limits, prepare_posting, publish_posting
+from trainer.program.description import ProgramDescription
 from trainer.store import BlobStore
 
 
@@ -36,6 +39,22 @@ def test_prepare_posting_commits_to_what_it_publishes(tmp_path: Path, kind: str)
     assert posting.parameters.total_reward == 5 * 10**18
     assert posting.parameters.base_loss == float_bits(posting.base_loss)
     assert 4.0 < posting.base_loss < 8.0  # a model that knows nothing: about log 256
+
+
+@pytest.mark.parametrize("kind", ["mean", "diloco"])
+def test_prepare_posting_of_rounds_with_several_slots(tmp_path: Path, kind: str) -> None:
+    file = write_task_file(tmp_path)
+    file.write_text(file.read_text() + f'\n[merge]\nkind = "{kind}"\nslots = 3\n')
+    posting = prepare_posting(load_task_file(file), engine=engine())
+    assert posting.program.slots == 3
+    assert posting.parameters.state_tensors == len(posting.program.layout)
+    store = BlobStore(str(tmp_path / "store"))
+    publish_posting(posting, store)
+    fetched = fetch_program(posting.program.root, store)
+    assert ProgramDescription.from_mapping(fetched.description).slots == 3
+    initial = load_state(store, posting.specification.initial_state, fetched.layout)
+    merged = run_merge(fetched, posting.dataset, initial, [None] * 3, engine=engine())
+    assert merged.heldout_loss == posting.base_loss
 
 
 def test_prepare_posting_is_the_same_every_time(tmp_path: Path) -> None:

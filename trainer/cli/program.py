@@ -52,6 +52,7 @@ def trace(
         task.program,
         vocabulary=DataConfig.from_mapping(task.data).vocabulary,
         total_steps=task.rounds * task.steps_per_round,
+        merge=task.merge,
     )
     built, _ = trace_description(description, windows=1)
     check_program(built.program)

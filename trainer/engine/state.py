@@ -12,7 +12,7 @@ from trainer.models import LanguageModel, PublicConfig, build_model
 from trainer.models.heldout import NAN_BITS
 from trainer.models.initial import initialise
 from trainer.program.description import ProgramDescription
-from trainer.program.layout import HELDOUT_LOSS, PARAMETER, STEP, StateLayout
+from trainer.program.layout import ANCHOR, HELDOUT_LOSS, PARAMETER, STEP, StateLayout
 
 # Tensors by name in layout order, on the CPU, contiguous.
 State = OrderedDict[str, Tensor]
@@ -73,12 +73,14 @@ def initial_state(description: ProgramDescription, layout: StateLayout) -> State
 
 
 def state_of(model: nn.Module, layout: StateLayout) -> State:
-    """A state with copies of a model's parameters, everything else zero and the held-out loss NaN (not measured)."""
+    """A state with copies of a model's parameters, anchors among them, everything else zero and the held-out loss NaN
+    (not measured).
+    """
     parameters = dict(model.named_parameters())
     state: State = OrderedDict()
     for spec in layout.tensors:
-        if spec.name.startswith(PARAMETER):
-            state[spec.name] = parameters[spec.name.removeprefix(PARAMETER)].detach().clone().contiguous()
+        if spec.name.startswith((PARAMETER, ANCHOR)):
+            state[spec.name] = parameters[spec.name.partition(".")[2]].detach().clone().contiguous()
         else:
             state[spec.name] = torch.zeros(spec.shape, dtype=spec.dtype)
     state[HELDOUT_LOSS] = loss_tensor(float("nan"))

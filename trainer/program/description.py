@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ledger.errors import SpecificationError
 from trainer.models.config import (
@@ -21,6 +21,7 @@ from trainer.models.config import (
     RecurrentConfig,
     TransformerConfig,
 )
+from trainer.program.exact.operations import LEAST_INPUTS, MAXIMUM_INPUTS
 from trainer.program.fields import Fields
 from trainer.program.task import MAXIMUM_SEED
 
@@ -66,6 +67,27 @@ class ScheduleConfig:
     total_steps: int = 2000
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeanConfig:
+    """Rounds of several slots, whose states are averaged with the steps that each has done."""
+
+    kind: ClassVar[str] = "mean"
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DilocoConfig:
+    """DiLoCo (Douillard and others 2023): an outer step of SGD with Nesterov momentum on what the slots have moved."""
+
+    kind: ClassVar[str] = "diloco"
+    slots: int
+    outer_learning_rate: float = 0.7
+    outer_momentum: float = 0.9
+
+
+MergeConfig = MeanConfig | DilocoConfig
+
+
 @dataclass(frozen=True)
 class Precision:
     """Bits of the operands of matrix products, 3 to 13 each.
@@ -97,6 +119,7 @@ class ProgramDescription:
         seed: of the first parameters and of the batches.
         precision: bits of matrix products.
         shards: equal parts of a batch, summed exactly: up to so many ranks of a worker can share a step.
+        merge: how a round's slots become one state; None where a round has one slot.
     """
 
     model: ModelConfig
@@ -110,11 +133,19 @@ class ProgramDescription:
     seed: int
     shards: int = 1
     precision: Precision = Precision()  # frozen
+    merge: MergeConfig | None = None
+
+    @property
+    def slots(self) -> int:
+        """Training slots of a round."""
+        return 1 if self.merge is None else self.merge.slots
 
     def to_mapping(self) -> dict[str, Any]:
-        """The description as JSON values, all fields present."""
+        """The description as JSON values, all fields present; `merge` only where there is one."""
         plain = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _SECTIONS
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in (*_SECTIONS, "merge")
         }
         return {
             "format": FORMAT,
@@ -122,6 +153,7 @@ class ProgramDescription:
             "optimizer": dataclasses.asdict(self.optimizer),
             "schedule": dataclasses.asdict(self.schedule),
             "precision": dataclasses.asdict(self.precision),
+            **({} if self.merge is None else {"merge": {"kind": self.merge.kind, **dataclasses.asdict(self.merge)}}),
             **plain,
         }
 
@@ -163,20 +195,33 @@ class ProgramDescription:
             seed=fields.take_int("seed", 0, MAXIMUM_SEED),
             shards=fields.take_int("shards", 1, MAXIMUM_BATCH),
             precision=_precision(fields.table("precision")),
+            merge=_optional_merge(fields),
         )
         fields.done()
         _check_products(program, fields)
         return program
 
     @classmethod
-    def from_task_file(cls, mapping: Mapping[str, Any], *, vocabulary: int, total_steps: int) -> ProgramDescription:
+    def from_task_file(
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        vocabulary: int,
+        total_steps: int,
+        merge: Mapping[str, Any] | None = None,
+    ) -> ProgramDescription:
         """Read the `[program]` section of a task file, where all but `model.kind` has a default.
 
         `vocabulary` comes from the prepared data set, `total_steps` (rounds × steps per round) is the schedule's
-        default length. Raises SpecificationError with fields named `program.…`.
+        default length, `merge` is the section `[merge]`, without which a round has one slot. Raises SpecificationError
+        with fields named `program.…` and `merge.…`.
         """
         given = dict(Fields(mapping, "program")._values)
-        for forbidden, why in (("format", "is written by the program"), ("vocabulary", "comes from the data set")):
+        for forbidden, why in (
+            ("format", "is written by the program"),
+            ("vocabulary", "comes from the data set"),
+            ("merge", "is the section [merge]"),
+        ):
             if forbidden in given:
                 name = f"program.{forbidden}"
                 raise SpecificationError(f"{name} cannot be set: it {why}.", field=name, remedy="Leave it out.")
@@ -186,7 +231,12 @@ class ProgramDescription:
                 continue  # from_mapping names the fault
             values = dict(given.get(section, {}))
             complete[section] = {**_section_defaults(section, values, total_steps), **values}
-        return cls.from_mapping(complete, path="program")
+        program = cls.from_mapping(complete, path="program")
+        if merge is None:
+            return program
+        outer = dataclasses.asdict(DilocoConfig(slots=2)) if merge.get("kind") == DilocoConfig.kind else {}
+        outer.pop("slots", None)
+        return dataclasses.replace(program, merge=_merge(Fields({**outer, **merge}, "merge")))
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -273,6 +323,25 @@ def _optimizer(fields: Fields) -> OptimizerConfig:
     )
     fields.done()
     return optimizer
+
+
+def _optional_merge(fields: Fields) -> MergeConfig | None:
+    given = fields.take("merge") if fields.has("merge") else None
+    return None if given is None else _merge(Fields(given, fields.name("merge")))
+
+
+def _merge(fields: Fields) -> MergeConfig:
+    kind = fields.take_choice("kind", [MeanConfig.kind, DilocoConfig.kind])
+    slots = fields.take_int("slots", LEAST_INPUTS, MAXIMUM_INPUTS)
+    merge: MergeConfig = MeanConfig(slots=slots)
+    if kind == DilocoConfig.kind:
+        merge = DilocoConfig(
+            slots=slots,
+            outer_learning_rate=fields.take_float("outer_learning_rate", 0.0, 100.0, above=True),
+            outer_momentum=fields.take_float("outer_momentum", 0.0, 0.999999),
+        )
+    fields.done()
+    return merge
 
 
 def _precision(fields: Fields) -> Precision:

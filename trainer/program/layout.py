@@ -14,6 +14,10 @@ STEP = "counter.step"
 PARAMETER = "parameter."
 MOMENT1 = "moment1."
 MOMENT2 = "moment2."
+# What DiLoCo adds (docs/rounds.md): the step at which the round began, the parameters then, and the outer momentum.
+ANCHOR_STEP = "counter.anchor"
+ANCHOR = "anchor."
+VELOCITY = "velocity."
 
 _DTYPES = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64}
 

@@ -3,6 +3,7 @@
 from trainer.program.description import Precision
 from trainer.program.tracing.fusing import fuse
 from trainer.program.tracing.generation import trace_generation
+from trainer.program.tracing.merging import trace_merge
 from trainer.program.tracing.optimizers import Optimizer, SgdConfig
 from trainer.program.tracing.refusals import TracingError
 from trainer.program.tracing.training import trace_description, trace_evaluation, trace_training
@@ -16,5 +17,6 @@ __all__ = [
     "trace_description",
     "trace_evaluation",
     "trace_generation",
+    "trace_merge",
     "trace_training",
 ]

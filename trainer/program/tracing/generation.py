@@ -10,7 +10,7 @@ from torch import nn
 from trainer.engine.exact.functions import Builder
 from trainer.engine.exact.kernels import Op
 from trainer.engine.exact.noise import gumbel, threefry
-from trainer.program.description import Precision
+from trainer.program.description import MergeConfig, Precision
 from trainer.program.exact import BuiltProgram, DType, ProgramBuilder, Quantised, Role, Value
 from trainer.program.exact.operations import Matmul
 from trainer.program.layout import DIVERGED, LENGTH, POSITION, SEED, TEMPERATURE, TOKENS, TOP_K
@@ -37,6 +37,7 @@ def trace_generation(
     *,
     context: int,
     vocabulary: int,
+    merge: MergeConfig | None = None,
     precision: Precision | None = None,
     fused: bool = True,
 ) -> BuiltProgram:
@@ -48,6 +49,7 @@ def trace_generation(
     Args:
         logits_of: called with the model and inputs [1, context] int64; gives logits [1, context, vocabulary].
         context: places of the window, T. vocabulary: token values, V.
+        merge: of a task with several slots a round: DiLoCo's state has more tensors.
         precision: bits of matrix products; 13 everywhere if not given.
         fused: whether neighbouring element-wise operations are joined; the results are the same.
 
@@ -57,7 +59,7 @@ def trace_generation(
     if not 1 <= vocabulary <= _MOST_TOKENS:
         raise TracingError(f"A vocabulary of {vocabulary} tokens: a draw is among 1 to {_MOST_TOKENS}.")
     build = ProgramBuilder(Role.GENERATE)
-    parameters = declare(build, model, optimizer)
+    parameters = declare(build, model, optimizer, merge)
     text = _declare_text(build, context)
     length = _words(build, lambda b, n: _between(b, n, 1, context), text[LENGTH])
     places = build.constant(torch.arange(context, dtype=torch.int32))

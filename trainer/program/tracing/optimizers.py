@@ -47,19 +47,25 @@ def update(
     step: Value,
     parameters: Mapping[str, Value],
     gradients: Mapping[str, Term],
+    *,
+    since: Value | None = None,
 ) -> None:
     """Writes an optimizer step and stores parameters and moments.
 
     Args:
-        step: `counter.step` before the step, int32 [1].
+        step: `counter.step` before the step, int32 [1]; the learning rate is that of this step.
+        since: steps since the moments were zero, int32 [1]; None takes `step`.
         parameters: trained parameters' values by name.
         gradients: their gradients, of the same shapes.
     """
     step = build.reshape(step, ())  # so that what is made of it broadcasts to parameters without axes too
+    since = step if since is None else build.reshape(since, ())
     rate = rate_at(build, schedule, step)
     scale = clipping(build, list(gradients.values()), optimizer.gradient_clip)
     write = (
-        _adamw(build, optimizer, rate, step) if isinstance(optimizer, OptimizerConfig) else _sgd(build, optimizer, rate)
+        _adamw(build, optimizer, rate, since)
+        if isinstance(optimizer, OptimizerConfig)
+        else _sgd(build, optimizer, rate)
     )
     for name, parameter in parameters.items():
         write(name, parameter, gradients[name], scale)
@@ -68,9 +74,9 @@ def update(
 _Write = Callable[[str, Value, Term, Term], None]
 
 
-def _adamw(build: ProgramBuilder, config: OptimizerConfig, rate: Term, step: Value) -> _Write:
+def _adamw(build: ProgramBuilder, config: OptimizerConfig, rate: Term, since: Value) -> _Write:
     """AdamW (Loshchilov and Hutter 2019) in torch's order of operations."""
-    done = pointwise(build, lambda b, t: b.emit(Op.IADD, t, b.word(1)), step, dtype=DType.INT32)
+    done = pointwise(build, lambda b, t: b.emit(Op.IADD, t, b.word(1)), since, dtype=DType.INT32)
     corrections = [_correction(build, beta, as_value(build, done)) for beta in (config.beta1, config.beta2)]
     size = _float(build, lambda b, r, c: b.div(r, c), rate, corrections[0])
     root = _float(build, lambda b, c: b.emit(Op.FSQRT, c), corrections[1])

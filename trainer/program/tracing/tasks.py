@@ -12,6 +12,7 @@ from trainer.program.description import Precision, ProgramDescription
 from trainer.program.task import TaskProgram
 from trainer.program.tracing.capture import Logits, Loss
 from trainer.program.tracing.generation import trace_generation
+from trainer.program.tracing.merging import trace_merge
 from trainer.program.tracing.training import own_loss, trace_description
 
 
@@ -45,13 +46,18 @@ def trace_model(
         description.optimizer,
         context=description.context,
         vocabulary=description.vocabulary,
+        merge=description.merge,
         precision=precision or description.precision,
     )
+    merge = None
+    if description.merge is not None:
+        merge = trace_merge(traceable.model, description.optimizer, description.merge)
     return TaskProgram(
         seed=description.seed,
         training=training,
         evaluation=evaluation,
         generation=generation,
+        merge=merge,
         description=description.to_mapping(),
     )
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from trainer.engine.exact.kernels import Op
 from trainer.models import build_model
-from trainer.program.description import Precision, ProgramDescription, ScheduleConfig
+from trainer.program.description import DilocoConfig, MergeConfig, Precision, ProgramDescription, ScheduleConfig
 from trainer.program.exact import BuiltProgram, DType, Part, ProgramBuilder, Role, Value
 from trainer.program.layout import HELDOUT_LOSS, PARAMETER, STEP
 from trainer.program.tracing import rules_fold, rules_index, rules_shape
 from trainer.program.tracing.capture import Captured, Loss, capture
+from trainer.program.tracing.diloco import declare_outer, pack, steps_since_anchor
 from trainer.program.tracing.fusing import fuse
 from trainer.program.tracing.lowering import Lowering
 from trainer.program.tracing.optimizers import Optimizer, moments_of, update
@@ -34,6 +35,7 @@ def trace_training(
     batch_size: int,
     context: int,
     shards: int = 1,
+    merge: MergeConfig | None = None,
     precision: Precision | None = None,
     fused: bool = True,
 ) -> BuiltProgram:
@@ -46,6 +48,7 @@ def trace_training(
         loss: the mean over the batch; called with the model, inputs and targets, each [B / shards, T] int64.
         shards: equal parts of the batch, whose gradients are summed exactly: any number of ranks that divides it
             computes the same bits.
+        merge: of a task with several slots a round: DiLoCo's state has more tensors.
         precision: bits of matrix products; 13 everywhere if not given.
         fused: whether neighbouring element-wise operations are joined; the results are the same.
 
@@ -55,7 +58,7 @@ def trace_training(
     if shards < 1 or batch_size % shards:
         raise TracingError(f"A batch of {batch_size} windows has no {shards} equal shards.")
     build = ProgramBuilder(Role.TRAIN)
-    parameters = declare(build, model, optimizer)
+    parameters = declare(build, model, optimizer, merge)
     tokens = [build.batch(batch_size, context, shift=shift) for shift in (0, 1)]
     with in_mode(model, training=True):
         captured = _captured(model, loss, batch_size // shards, context, gradients=True)
@@ -64,7 +67,8 @@ def trace_training(
     step = build.load(STEP)
     trained = {name: parameters[name] for name, one in model.named_parameters() if one.requires_grad}
     gradients = dict(zip(parameters, means[1:], strict=True))
-    update(build, optimizer, schedule, step, trained, {name: gradients[name] for name in trained})
+    since = steps_since_anchor(build, step) if isinstance(merge, DilocoConfig) else None
+    update(build, optimizer, schedule, step, trained, {name: gradients[name] for name in trained}, since=since)
     build.store(HELDOUT_LOSS, build.reshape(as_value(build, means[0]), (1,)))
     counted = pointwise(build, lambda b, t: b.emit(Op.IADD, t, b.word(1)), step, dtype=DType.INT32)
     build.store(STEP, as_value(build, counted))
@@ -79,18 +83,23 @@ def trace_evaluation(
     windows: int,
     evaluation_batch: int,
     context: int,
+    merge: MergeConfig | None = None,
     precision: Precision | None = None,
     fused: bool = True,
 ) -> BuiltProgram:
     """The program that measures the held-out loss: the mean over all windows, `evaluation_batch` at a time.
 
     The state is the training program's (so the optimizer is named); all but `metric.heldout_loss` stays unchanged.
+    Under DiLoCo it first packs the parameters for sending, and measures what they are then (docs/rounds.md).
 
     Raises:
         TracingError: something that cannot be in an exact program, and what to use instead.
     """
     build = ProgramBuilder(Role.EVALUATE)
-    parameters = declare(build, model, optimizer)
+    parameters = declare(build, model, optimizer, merge)
+    if isinstance(merge, DilocoConfig):
+        trained = [name for name, one in model.named_parameters() if one.requires_grad]
+        parameters = pack(build, parameters, trained, moments_of(optimizer))
     tokens = [build.batch(windows, context, shift=shift, part=Part.HELDOUT) for shift in (0, 1)]
     whole, rest = divmod(windows, evaluation_batch)
     totals: list[Term] = []
@@ -136,6 +145,7 @@ def trace_description(
         batch_size=description.batch_size,
         context=description.context,
         shards=description.shards,
+        merge=description.merge,
         precision=precision,
     )
     evaluation = trace_evaluation(
@@ -145,6 +155,7 @@ def trace_description(
         windows=min(windows, description.evaluation_windows),
         evaluation_batch=description.evaluation_batch,
         context=description.context,
+        merge=description.merge,
         precision=precision,
     )
     return training, evaluation
@@ -156,10 +167,12 @@ def own_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
-def declare(build: ProgramBuilder, model: nn.Module, optimizer: Optimizer) -> dict[str, Value]:
-    """Declares the training state in the order of formats.md §2. Gives the parameters.
+def declare(
+    build: ProgramBuilder, model: nn.Module, optimizer: Optimizer, merge: MergeConfig | None = None
+) -> dict[str, Value]:
+    """Declares the training state in the order of formats.md §2. Gives the parameters, of a merge the base's.
 
-    Frozen parameters have no moments.
+    Frozen parameters have no moments, and nothing of DiLoCo's.
 
     Raises:
         TracingError: a parameter that is not float32.
@@ -175,10 +188,12 @@ def declare(build: ProgramBuilder, model: nn.Module, optimizer: Optimizer) -> di
                 remedy="States hold float32: call model.float() first.",
             )
         build.state(PARAMETER + name, DType.FLOAT32, tuple(parameter.shape))
+    trained = {name: tuple(parameter.shape) for name, parameter in named.items() if parameter.requires_grad}
     for prefix in moments_of(optimizer):
-        for name, parameter in named.items():
-            if parameter.requires_grad:
-                build.state(prefix + name, DType.FLOAT32, tuple(parameter.shape))
+        for name, shape in trained.items():
+            build.state(prefix + name, DType.FLOAT32, shape)
+    if isinstance(merge, DilocoConfig):
+        declare_outer(build, trained)
     return {name: build.load(PARAMETER + name) for name in named}
 
 
