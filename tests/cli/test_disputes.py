@@ -100,6 +100,8 @@ def test_show_explains_a_running_game(commands: CommandLine, game: GameView, pla
         "task": matter.task,
         "round": 0,
         "slot": 0,
+        "merge": False,
+        "about": "round 0",
         "attempt": 0,
         "state": "running",
         "defender": matter.defender,
