@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from small_programs import TEXT, Runs, first_state, small, traced
+from small_programs import LIBRARIES, TEXT, Runs, first_state, small, traced
 
 from trainer.commit.states import state_root
 from trainer.engine.engines import ReferenceEngine
-from trainer.engine.segment import run_segment
+from trainer.engine.segment import run_merge, run_segment
+from trainer.program.description import MeanConfig
 from trainer.program.task import TaskProgram
 from trainer.rounds import RanksEngine
 
@@ -43,6 +46,20 @@ def test_segment_on_ranks_has_the_references_root(ranks: int, program: TaskProgr
             assert root(program, runs, engine) == wanted
     finally:
         engine.close()
+
+
+def test_merge_with_ranks_runs_in_this_process_and_has_the_references_root(runs: Runs) -> None:
+    description = dataclasses.replace(small(batch_size=8, shards=4, model={"layers": 1}), merge=MeanConfig(slots=2))
+    program, first = traced(description, runs), first_state(description, runs)
+    after = run_segment(program, runs, first, steps=1).state
+    wanted = state_root(run_merge(program, runs, first, [after, None]).state.values())
+    for folder in (None, LIBRARIES):
+        engine = RanksEngine(2, threads=1, folder=folder)
+        try:
+            found = run_merge(program, runs, first, [after, None], engine=engine, recheck=0).state
+        finally:
+            engine.close()
+        assert state_root(found.values()) == wanted
 
 
 def test_ranks_engine_names_all_that_its_speed_depends_on() -> None:
