@@ -30,6 +30,7 @@ from ledger.types import Task
 from trainer.checkpoints import save_state, state_path
 from trainer.cli.main import app
 from trainer.commit.states import loss_proof, state_root
+from trainer.differences import difference_path, save_difference
 from trainer.dispute.segments import SegmentSource
 from trainer.engine.segment import run_merge, run_segment
 from trainer.engine.state import State, heldout_loss_bits
@@ -346,6 +347,29 @@ def test_verify_replays_what_a_merge_took_where_the_store_lost_it(scene: Scene, 
     verdicts = scene.verdicts(task)
     assert [one.verdict for one in verdicts] == ["agrees"] * 3
     assert [one.stored for one in verdicts] == ["missing", "missing", "whole"]
+
+
+def test_states_that_are_sent_as_differences_are_found(scene: Scene, task: Task, slots: list[State]) -> None:
+    tiny, root = scene.tiny, state_root(slots[1].values())
+    trained(scene, task, slots)
+    base_root = state_root(tiny.initial.values())
+    Path(tiny.store._root, state_path(root)).unlink()
+    save_difference(tiny.store, slots[1], tiny.initial, tiny.program.layout, base_root=base_root)
+    path = Path(tiny.store._root, difference_path(root))
+    try:
+        scene.submit(task, MERGE, merged(tiny, *slots))
+        assert scene.found(task) == [(name, "agrees") for name in NAMES]
+        assert [one.stored for one in scene.verdicts(task)] == ["whole"] * 3
+        path.write_bytes(path.read_bytes()[:-1])
+        assert [(one.verdict, one.stored) for one in scene.verdicts(task)] == [
+            ("agrees", "whole"),
+            ("agrees", "corrupt"),
+            ("agrees", "whole"),
+        ]
+        save_state(tiny.store, slots[1], tiny.program.layout)  # the whole one is as good
+        assert [one.stored for one in scene.verdicts(task)] == ["whole"] * 3
+    finally:
+        path.unlink()
 
 
 def test_verify_merge_of_a_false_slot_that_is_gone_is_unchecked(scene: Scene, task: Task, slots: list[State]) -> None:

@@ -14,6 +14,7 @@ from ledger.errors import BlobCorrupt, BlobMissing, DataError
 from ledger.types import Slot, Task
 from trainer.checkpoints import load_state
 from trainer.commit.states import inputs_root
+from trainer.differences import load_slot_state
 from trainer.dispute.explain import Explanation, explain, program_of
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.truth import SegmentTruth
@@ -194,16 +195,17 @@ class SegmentSource:
                 remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
             )
 
-        base = self._base(segment, materials, roots[0])
-        return base, [None if root == roots[0] else self._loaded(segment, materials, root) for root in roots[1:]]
+        base, folder = self._base(segment, materials, roots[0]), self._journals / segment.folder_name
 
-    def _loaded(self, segment: Segment, materials: Materials, root: bytes) -> State:
-        return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
+        def loaded(root: bytes) -> State:
+            return load_slot_state(materials.store, root, base, materials.layout, base_root=roots[0], folder=folder)
+
+        return base, [None if root == roots[0] else loaded(root) for root in roots[1:]]
 
     def _base(self, segment: Segment, materials: Materials, root: bytes) -> State:
         """The state that the segment's round starts from: from the store, or replayed from an earlier one."""
         try:
-            return self._loaded(segment, materials, root)
+            return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
         except (BlobMissing, BlobCorrupt):
             task = self._chain.task(segment.task)
             if segment.round == 0 or task.current_round < segment.round:

@@ -20,6 +20,7 @@ from ledger.performance import bits_float
 from ledger.types import Checkpoint, SlotStatus, Task
 from trainer.checkpoints import load_state
 from trainer.commit.states import inputs_root
+from trainer.differences import load_slot_state
 from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport
 from trainer.engine.state import State
@@ -209,7 +210,7 @@ class TaskVerifier:
         if replay is not None:
             self._at = (replay.actual, replay.state)
         del replay  # the state is held by self._at alone, so that the stored one can take its place in memory
-        stored, stored_problem = self._stored(claim.entry.state_root)
+        stored, stored_problem = self._stored(claim)
         return RoundVerdict(
             claim=claim,
             verdict="differs" if problems else ("unchecked" if missing else "agrees"),
@@ -269,7 +270,9 @@ class TaskVerifier:
 
     def _input(self, base: State, merge: Claim, slot: int, root: bytes) -> State:
         try:
-            return load_state(self._materials.store, root, self._materials.layout)
+            return load_slot_state(
+                self._materials.store, root, base, self._materials.layout, base_root=merge.entry.parent
+            )
         except (BlobMissing, BlobCorrupt):
             for claim in self._claims:
                 if (claim.entry.round, claim.slot, claim.entry.state_root) == (merge.entry.round, slot, root):
@@ -323,11 +326,15 @@ class TaskVerifier:
                     raise
         raise AssertionError("round 0 returns or raises")
 
-    def _stored(self, root: bytes) -> tuple[Stored, str]:
+    def _stored(self, claim: Claim) -> tuple[Stored, str]:
         """Whether the store has the submitted state, whole. Never through a cache, which would hide damage."""
+        store, layout, root, base = self._materials.store, self._materials.layout, claim.entry.state_root, self._base
         with tempfile.TemporaryDirectory(prefix="trainledger-verify-") as fresh:
             try:
-                load_state(self._materials.store, root, self._materials.layout, Path(fresh))
+                if base is None or base[0] != claim.entry.parent or claim.merge:
+                    load_state(store, root, layout, Path(fresh))
+                else:
+                    load_slot_state(store, root, base[1], layout, base_root=base[0], folder=Path(fresh))
             except BlobMissing as error:
                 return "missing", error.problem
             except BlobCorrupt as error:
