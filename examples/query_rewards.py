@@ -23,7 +23,7 @@ from web3 import Web3
 from web3.exceptions import Web3Exception
 
 CHUNK = 2000  # blocks per request for logs; many providers refuse more
-EVENTS = {"ledger": ("SlotClaimed", "Finalised"), "vault": ("EscrowPaid", "BondTaken", "Withdrawn")}
+EVENTS = {"ledger": ("TaskPosted", "SlotClaimed", "Finalised"), "vault": ("EscrowPaid", "BondTaken", "Withdrawn")}
 CONTRACTS = {"ledger": "TrainingLedger", "vault": "StakeVault", "token": "TrainingToken"}
 
 
@@ -82,14 +82,15 @@ def read_balance(contracts, account):
     }
 
 
-def describe(log, operator, account):
-    """One finalised submission: who did it with which key, and who was paid."""
+def describe(log, operator, account, merge):
+    """One finalised submission: who did it with which key, and who was paid. `merge`: it merged its round's slots."""
     values = log["args"]
     roles = {"worker": values["worker"], "operator": operator, "payout": values["payout"]}
     return {
         "task": values["task"],
         "round": values["round"],
         "slot": values["slot"],
+        "merge": merge,
         "attempt": values["attempt"],
         **roles,
         "roles": [role for role, address in roles.items() if address == account],
@@ -104,16 +105,18 @@ def describe(log, operator, account):
 
 def read_earnings(events, account):
     """The submissions that have to do with the account, and its sums over all logs."""
-    earnings, operators = [], {}
+    earnings, operators, merges = [], {}, set()
     earned = credited = awarded = taken = withdrawn = 0
     for log in events:
         values = log["args"]
         if log["event"] in ("SlotClaimed", "Finalised"):
             attempt = tuple(values[name] for name in ("task", "round", "slot", "attempt"))
-        if log["event"] == "SlotClaimed":
+        if log["event"] == "TaskPosted":
+            merges.add((values["task"], values["parameters"]["slotsPerRound"]))  # with one slot a round it is number 0
+        elif log["event"] == "SlotClaimed":
             operators[attempt] = values["operator"]
         elif log["event"] == "Finalised":
-            entry = describe(log, operators[attempt], account)
+            entry = describe(log, operators[attempt], account, (values["task"], values["slot"]) in merges)
             if entry["roles"]:
                 earnings.append(entry)
             earned += values["paid"] if values["payout"] == account else 0

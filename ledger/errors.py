@@ -208,11 +208,16 @@ class VerificationFailed(DataError):
     """A replay gave another state root than was submitted.
 
     Attributes: task, round_number: what was replayed; expected: submitted root; actual: replayed root.
+
+    Args:
+        place: of several slots of a round, which it was, such as "slot 2 of round 3".
     """
 
-    def __init__(self, task: int, round_number: int, expected: str, actual: str) -> None:
+    def __init__(self, task: int, round_number: int, expected: str, actual: str, *, place: str = "") -> None:
+        place = place or f"round {round_number}"
         super().__init__(
-            f"Round {round_number} of task {task} does not replay: {expected} was submitted, replay gives {actual}.",
+            f"{place[0].upper()}{place[1:]} of task {task} does not replay: {expected} was submitted, replay gives "
+            f"{actual}.",
             remedy="Do not build on this checkpoint.",
         )
         self.task = task

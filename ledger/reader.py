@@ -14,8 +14,8 @@ from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Excep
 from ledger.compile import Artifact, compile_contracts
 from ledger.deploy import Deployment
 from ledger.errors import ChainError, ContractReverted, StaleDeployment
+from ledger.events import fetch_events
 from ledger.reverts import ErrorDecoder, revert_data
-from ledger.rounds import merge_inputs
 from ledger.rpc import endpoint
 from ledger.types import (
     Admission,
@@ -147,9 +147,44 @@ class LedgerReader:
         """What merges of a generation start from; 32 zero bytes where its inputs were not all collected."""
         return bytes(self._read(self._book.functions.inputsOf(task, round_number, generation)))
 
-    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes) -> list[bytes] | None:
-        """State roots that a merge with these inputs takes (`ledger.rounds.merge_inputs`)."""
-        return merge_inputs(self, task, round_number, inputs_root)
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes) -> tuple[bytes, ...]:
+        """State roots that a merge of `inputs_root` takes: the base's, then each slot's (a missing one's: the base's).
+
+        Of what the round's inputs were before a slot fell, the log tells. Empty where no such inputs were collected.
+        """
+        if not any(inputs_root):
+            return ()
+        state, base = self.round(task, round_number), self.base_root(task, round_number)
+        counted: dict[int, bytes] | None
+        if state.inputs_root == inputs_root:
+            counted = {slot: self.slot(task, round_number, slot).state_root for slot in state.counted_slots}
+        else:
+            counted = self._counted_before(task, round_number, inputs_root)
+        if counted is None:
+            return ()
+        return base, *(counted.get(slot, base) for slot in range(self.task(task).parameters.slots_per_round))
+
+    def _counted_before(self, task: int, round_number: int, inputs_root: bytes) -> dict[int, bytes] | None:
+        """State roots of the slots that counted when these inputs were collected."""
+        standing: dict[int, bytes] = {}
+        frozen: dict[int, bytes] = {}
+        for event in fetch_events(
+            self.web3,
+            self.deployment,
+            names={"Submitted", "SubmissionFell", "RoundFrozen", "InputsCollected"},
+            topics=[task.to_bytes(32, "big"), round_number.to_bytes(32, "big")],
+            artifacts=self.artifacts,
+        ):
+            values: Any = event.arguments
+            if event.name == "Submitted":
+                standing[values["slot"]] = values["stateRoot"]
+            elif event.name == "SubmissionFell":
+                standing.pop(values["slot"], None)
+            elif event.name == "RoundFrozen":
+                frozen = dict(standing)
+            elif values["inputsRoot"] == inputs_root:
+                return frozen
+        return None
 
     def checkpoint(self, task: int, round_number: int) -> Checkpoint:
         """The lineage entry of a finalised round.

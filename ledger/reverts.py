@@ -63,6 +63,14 @@ _REMEDIES: Mapping[str, str] = {
     "OnlyRequesterOpensBudget": "Let the task's requester open its audit budget first.",
     "TaskStillRuns": "The budget comes back when the task is complete or closed.",
     "SeatBusy": "Its owner has committed in an audit; try again after that time.",
+    "RoundIsFrozen": "It is decided which slots count; wait for the round's merge, or for the next round.",
+    "SlotDidNotCount": "Take a slot that counted, or try again after the deadline; `trainledger task show` lists them.",
+    "RoundNotReady": "Wait for more submissions, or for the round's deadline; `trainledger task show` tells which.",
+    "InputsNotCollected": "The round waits for its slots, or for somebody to collect their states; look at it again.",
+    "InputsNotFinal": "Try again when the slots that the merge took are final.",
+    "WrongGeneration": "A slot that counted fell, and the round goes on without it; look at it again.",
+    "AlreadyCollected": "Nothing is left to collect; the merge can be claimed.",
+    "NotGrouped": "The task has one slot a round, which no merge follows.",
     "WrongSeatCount": "Take at least one seat and no more than the most at once.",
 }
 
@@ -81,7 +89,7 @@ AMOUNTS: Mapping[str, frozenset[str]] = {
     "WrongFee": frozenset({"given", "expected"}),
 }
 # The same for the parameters that InvalidParameter is about.
-_AMOUNT_FIELDS = frozenset({"bond", "leaseFee", "minimumBond", "minimumStake", "slotReward"})
+_AMOUNT_FIELDS = frozenset({"bond", "leaseFee", "minimumBond", "minimumStake", "slotReward", "mergeReward"})
 
 
 class ErrorDecoder:

@@ -1,66 +1,55 @@
-"""What a merge takes, as the chain knows it: the base of its round, and the states of the slots that count.
-
-docs/rounds.md, "Which states a merge takes".
-"""
+"""Rounds of many slots in words: which slot is meant, and what a round waits for (docs/rounds.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
 
-from ledger.events import fetch_events
-from ledger.types import Event
+from ledger.types import Round, Slot, SlotStatus, TaskParameters
 
-if TYPE_CHECKING:
-    from ledger.reader import LedgerReader
-
-_EVENTS = frozenset({"Submitted", "SubmissionFell", "RoundFrozen"})
+__all__ = ["describe_slot", "describe_wait"]
 
 
-def merge_inputs(chain: LedgerReader, task: int, round_number: int, inputs_root: bytes) -> list[bytes] | None:
-    """State roots that a merge with these inputs takes: the base, then each slot's, the base where one is missing.
-
-    None where the round never had inputs of this root. The caller compares what they come to: a node could lie.
-
-    Raises:
-        ChainError: the chain does not answer.
-    """
-    state = chain.round(task, round_number)
-    base, slots = chain.base_root(task, round_number), chain.task(task).parameters.slots_per_round
-    if state.inputs_root == inputs_root:
-        return [base, *_now(chain, task, round_number, slots, state.counted_slots, base)]
-    for generation in range(state.generation):
-        if chain.inputs_root(task, round_number, generation) == inputs_root:
-            events = fetch_events(
-                chain.web3,
-                chain.deployment,
-                names=_EVENTS,
-                topics=[task.to_bytes(32, "big"), round_number.to_bytes(32, "big")],
-                artifacts=chain.artifacts,
-            )
-            return [base, *inputs_then(list(events), slots, generation, base)]
-    return None
+def describe_slot(parameters: TaskParameters, round_number: int, slot: int) -> str:
+    """Such as "round 3", where a round has one slot, "slot 2 of round 3" or "the merge of round 3"."""
+    if not parameters.merges:
+        return f"round {round_number}"
+    if parameters.is_merge(slot):
+        return f"the merge of round {round_number}"
+    return f"slot {slot} of round {round_number}"
 
 
-def inputs_then(events: Sequence[Event], slots: int, generation: int, base: bytes) -> list[bytes]:
-    """Each slot's state root when a round was frozen in an earlier generation, told from its events in their order.
+def describe_wait(parameters: TaskParameters, state: Round, merge: Slot, *, now: int) -> str:
+    """What a round waits for, in a sentence. `merge` is its last slot, `now` the chain's time."""
+    if merge.status is SlotStatus.FINALISED:
+        return "its merge is final"
+    if state.frozen_at == 0:
+        return _wait_for_slots(parameters, state, now=now)
+    needed = parameters.slots_per_round + 1
+    if state.collected < needed:
+        return f"{state.counted} slots count; {state.collected} of {needed} inputs of the merge are collected"
+    if merge.status is SlotStatus.LEASED:
+        return f"the merge of {state.counted} slots is leased until {_clock(merge.deadline)}"
+    if merge.status is SlotStatus.OPEN:
+        return f"the merge of {state.counted} slots can be claimed"
+    if merge.generation != state.generation:
+        return "a merge of earlier inputs is submitted; where they are others now it is void once its window is over"
+    if state.finalised < state.counted:
+        return f"the merge is submitted; {state.finalised} of the {state.counted} slots that it took are final"
+    return f"the merge is submitted; its window ends at {_clock(merge.deadline)}"
 
-    A slot that fell later is not in the contract's storage any more. The base stands for a slot that was missing.
-    """
-    standing: dict[object, object] = {}
-    for event in events:
-        arguments = event.arguments
-        if event.name == "RoundFrozen" and arguments["generation"] == generation:
-            break
-        if event.name == "Submitted":
-            standing[arguments["slot"]] = arguments["stateRoot"]
-        elif event.name == "SubmissionFell":
-            standing.pop(arguments["slot"], None)
-    roots = [standing.get(slot, base) for slot in range(slots)]
-    return [root if isinstance(root, bytes) else bytes.fromhex(str(root).removeprefix("0x")) for root in roots]
+
+def _wait_for_slots(parameters: TaskParameters, state: Round, *, now: int) -> str:
+    if state.deadline == 0:
+        return "no slot has been claimed yet"
+    needed = state.counted or parameters.slots_per_round
+    late = now > state.deadline
+    thawed = f"thawed {state.generation} times, " if state.generation > 1 else "thawed, " if state.generation else ""
+    if state.ready:
+        return f"{thawed}{state.submitted} of {needed} submitted: anybody may collect the merge's inputs"
+    when = f"since {_clock(state.deadline)}" if late else f"after {_clock(state.deadline)}"
+    return f"{thawed}{state.submitted} of {needed} submitted, quorum {parameters.quorum} {when}"
 
 
-def _now(
-    chain: LedgerReader, task: int, round_number: int, slots: int, counted: frozenset[int], base: bytes
-) -> list[bytes]:
-    return [chain.slot(task, round_number, slot).state_root if slot in counted else base for slot in range(slots)]
+def _clock(seconds: int) -> str:
+    """Chain time for people: the hour, in UTC, with its day."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%d %b %H:%M:%S UTC")

@@ -1,7 +1,7 @@
 """Task files (TOML, what a requester writes) and task specifications (canonical JSON, what the chain commits to).
 
-docs/formats.md §4 has the specification. The sections [data] and [program] of a task file are passed on as they are:
-their meaning belongs to the trainer.
+docs/formats.md §4 has the specification. The sections [data], [program] and [merge] of a task file are passed on as
+they are: their meaning belongs to the trainer.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ledger.types import TaskParameters
 
 __all__ = ["SPECIFICATION_FORMAT", "TaskFile", "TaskSpecification", "load_task_file"]
 
-SPECIFICATION_FORMAT = "trainledger/task/1"
+SPECIFICATION_FORMAT = "trainledger/task/2"
 _HASH_DOMAIN = b"trainledger/specification/1\x00"
 _TEXTS = {"title": 200, "description": 10_000}
 _ROOTS = ("program", "dataset", "initial_state")
-_NUMBERS = ("rounds", "steps_per_round")
+_NUMBERS = ("rounds", "slots_per_round", "steps_per_round")
 _FIELDS = ("format", *_TEXTS, *_ROOTS, *_NUMBERS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpecification:
-    """What a task is about, apart from money: three roots and two counts, with a title for people.
+    """What a task is about, apart from money: three roots and three counts, with a title for people.
 
     `program`, `dataset` and `initial_state` are 32-byte roots. Values are checked when an instance is made.
 
@@ -42,6 +42,7 @@ class TaskSpecification:
     dataset: bytes
     initial_state: bytes
     rounds: int
+    slots_per_round: int = 1
     steps_per_round: int
 
     def __post_init__(self) -> None:
@@ -100,6 +101,7 @@ class TaskSpecification:
             ("dataset", self.dataset, parameters.dataset_root),
             ("initial_state", self.initial_state, parameters.initial_state_root),
             ("rounds", self.rounds, parameters.rounds),
+            ("slots_per_round", self.slots_per_round, parameters.slots_per_round),
             ("steps_per_round", self.steps_per_round, parameters.steps_per_round),
         )
         for name, here, there in pairs:

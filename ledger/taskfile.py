@@ -1,7 +1,7 @@
 """The TOML file in which a requester describes a task; `examples/` has commented ones.
 
 Amounts are tokens, exact decimals. The sections [data], [program] and [merge] are passed on untouched, for the trainer
-to check.
+to check; [merge] with the number of slots that [round] gives.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class TaskFile:
     """A checked task file. Amounts are wei, times seconds; `ticket_target` is 0 where no ticket is asked for.
 
     `target_loss` None means that pay does not depend on the loss; `base_loss` None means that it is measured on the
-    initial state. `data`, `program` and `merge` hold plain TOML values (floats, not decimals); without `merge` a round
-    has one slot.
+    initial state. `quorum`, `round_seconds` and `merge_reward` are 0 where a round has one slot. `data`, `program` and
+    `merge` hold plain TOML values (floats, not decimals); `merge` is None where a round has one slot, else it holds
+    `slots` too.
     """
 
     path: Path
@@ -59,12 +60,16 @@ class TaskFile:
     ticket_target: int
     data: Mapping[str, Any]
     program: Mapping[str, Any]
+    slots: int = 1
+    quorum: int = 0
+    round_seconds: int = 0
+    merge_reward: int = 0
     merge: Mapping[str, Any] | None = None
 
     @property
     def total_reward(self) -> int:
-        """Escrow at posting, wei, with one slot a round."""
-        return self.rounds * self.slot_reward
+        """Escrow at posting, wei."""
+        return self.rounds * (self.slots * self.slot_reward + self.merge_reward)
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,7 @@ def load_task_file(path: Path) -> TaskFile:
         _refuse_unknown(table, list(fields), prefix=f"{section}.")
         values |= {name: _read(table, f"{section}.{name}", field) for name, field in fields.items()}
     values["data"], values["program"] = (_plain(_table(document, name), name) for name in ("data", "program"))
-    if "merge" in document:
-        values["merge"] = _plain(_table(document, "merge"), "merge")
+    values["merge"] = _plain(_table(document, "merge"), "merge") if "merge" in document else None
     return _assemble(path, values)
 
 
@@ -115,6 +119,7 @@ def _assemble(path: Path, values: dict[str, Any]) -> TaskFile:
     kind: Admission = values.pop("kind")
     bits: int | None = values.pop("ticket_bits")
     _check_admission(kind, values["minimum_stake"], bits)
+    values |= _round_of(values)
     file = TaskFile(
         path=path,
         admission=kind,
@@ -123,6 +128,55 @@ def _assemble(path: Path, values: dict[str, Any]) -> TaskFile:
     )
     _check_relations(file)
     return file
+
+
+def _round_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Checks [round] and [merge] against each other, and fills in what was left out."""
+    slots, lease, merge = values["slots"], values["lease_seconds"], values["merge"]
+    given = {name: values[name] for name in ("quorum", "merge_reward")}
+    given["deadline_seconds"] = deadline = values.pop("deadline_seconds")
+    if slots == 1:
+        for name, value in given.items():
+            if value is not None:
+                raise SpecificationError(
+                    f"round.{name} is given, but a round has one slot.",
+                    field=f"round.{name}",
+                    remedy="Leave it out, or give round.slots.",
+                )
+        if merge is not None:
+            raise SpecificationError(
+                "The section [merge] is given, but a round has one slot.",
+                field="merge",
+                remedy="Leave it out, or give round.slots.",
+            )
+        return {"quorum": 0, "round_seconds": 0, "merge_reward": 0}
+    if merge is None:
+        raise SpecificationError(
+            f"round.slots is {slots}, and the section [merge] is missing, which says how their states become one.",
+            field="merge",
+            remedy='Add it, with kind = "mean" or "diloco".',
+        )
+    if "slots" in merge:
+        raise SpecificationError(
+            "merge.slots cannot be set: it is round.slots.", field="merge.slots", remedy="Leave it out."
+        )
+    if given["merge_reward"] is None:
+        raise SpecificationError(
+            f"The task file lacks round.merge_reward, and round.slots is {slots}.",
+            field="round.merge_reward",
+            remedy="Add it: what is paid for each round's merge, in tokens.",
+        )
+    quorum = slots if given["quorum"] is None else given["quorum"]
+    if quorum > slots:
+        raise _refuse("round.quorum", f"{quorum}, above round.slots, {slots}")
+    deadline = min(2 * lease, _MAXIMUM_PERIOD) if deadline is None else deadline
+    if deadline < lease:
+        raise _refuse("round.deadline_seconds", f"{deadline}, below timing.lease_seconds, {lease}")
+    return {"quorum": quorum, "round_seconds": deadline, "merge": {"slots": slots, **merge}}
+
+
+def _refuse(field: str, problem: str) -> SpecificationError:
+    return SpecificationError(f"{field} is {problem}.", field=field, remedy="Change one of the two.")
 
 
 def _check_admission(kind: Admission, minimum_stake: int, bits: int | None) -> None:
@@ -136,24 +190,23 @@ def _check_admission(kind: Admission, minimum_stake: int, bits: int | None) -> N
 
 
 def _check_relations(file: TaskFile) -> None:
-    def refuse(field: str, problem: str) -> SpecificationError:
-        return SpecificationError(f"{field} is {problem}.", field=field, remedy="Change one of the two.")
-
     if file.minimum_steps > file.steps_per_round:
-        raise refuse("task.minimum_steps", f"{file.minimum_steps}, above task.steps_per_round, {file.steps_per_round}")
+        raise _refuse("task.minimum_steps", f"{file.minimum_steps}, above task.steps_per_round, {file.steps_per_round}")
     if file.lease_fee > file.bond:
         fee, bond = format_tokens(file.lease_fee), format_tokens(file.bond)
-        raise refuse("reward.lease_fee", f"{fee}, above reward.bond, {bond}")
+        raise _refuse("reward.lease_fee", f"{fee}, above reward.bond, {bond}")
     if file.challenge_window < file.lease_seconds:
-        raise refuse(
+        raise _refuse(
             "timing.challenge_window_seconds",
             f"{file.challenge_window}, below timing.lease_seconds, {file.lease_seconds}",
         )
     if file.target_loss is None:
         if file.base_loss is not None:
-            raise refuse("reward.base_loss", f"{file.base_loss}, but there is no reward.target_loss")
+            raise _refuse("reward.base_loss", f"{file.base_loss}, but there is no reward.target_loss")
     elif file.base_loss is not None and file.base_loss <= file.target_loss:
-        raise refuse("reward.base_loss", f"{file.base_loss}, which is not above reward.target_loss, {file.target_loss}")
+        raise _refuse(
+            "reward.base_loss", f"{file.base_loss}, which is not above reward.target_loss, {file.target_loss}"
+        )
 
 
 def _read(table: Mapping[str, Any], name: str, field: _Field) -> Any:
@@ -166,7 +219,7 @@ def _read(table: Mapping[str, Any], name: str, field: _Field) -> Any:
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table = document.get(name, {} if name == "admission" else None)
+    table = document.get(name, {} if name in ("admission", "round") else None)
     if table is None:
         raise SpecificationError(f"The task file lacks the section [{name}].", field=name, remedy="Add it.")
     if not isinstance(table, Mapping):
@@ -283,6 +336,12 @@ _SECTIONS: dict[str, dict[str, _Field]] = {
     "timing": {
         "lease_seconds": _Field(_whole(1, _MAXIMUM_PERIOD)),
         "challenge_window_seconds": _Field(_whole(1, _MAXIMUM_PERIOD)),
+    },
+    "round": {
+        "slots": _Field(_whole(1, 255), 1),
+        "quorum": _Field(_whole(1, 255), None),
+        "deadline_seconds": _Field(_whole(1, _MAXIMUM_PERIOD), None),
+        "merge_reward": _Field(_amount(positive=True), None),
     },
     "admission": {
         "kind": _Field(_kind, Admission.OPEN),

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, ResourceError
+from ledger.errors import BlobCorrupt, BlobMissing, ResourceError
+from trainer.checkpoints import load_state
 from trainer.commit.states import state_root
 from trainer.commit.tensors import tensor_bytes
 from trainer.engine.exact.reference import canonical_nan, quantise_rows
@@ -101,6 +102,29 @@ def load_difference(
     if actual != root:
         raise BlobCorrupt(path, f"what it rebuilds has the root {root_hex(actual)}")
     return state
+
+
+def load_slot_state(
+    store: BlobStore, root: bytes, base: State, layout: StateLayout, *, base_root: bytes, folder: Path | None = None
+) -> State:
+    """A slot's state, from its difference file or, where that is missing or damaged, whole, and checked.
+
+    Args:
+        folder: for the whole state, as in `load_state`.
+
+    Raises:
+        BlobMissing: neither is in the store. BlobCorrupt: what is there is damaged.
+        ResourceError: a disk is full. DataError: the store does not answer.
+    """
+    try:
+        return load_difference(store, root, base, layout, base_root=base_root)
+    except BlobMissing:
+        return load_state(store, root, layout, folder)
+    except BlobCorrupt as damaged:
+        try:
+            return load_state(store, root, layout, folder)
+        except BlobMissing:
+            raise damaged from None
 
 
 @contextlib.contextmanager

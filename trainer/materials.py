@@ -214,6 +214,13 @@ def fetch_description(task: Task, store: BlobStore) -> Description:
             field="stateTensors",
             remedy="No submission of it could be proved, so leave the task alone.",
         )
+    if program.slots != parameters.slots_per_round:
+        raise SpecificationError(
+            f"Task {task.number} says that a round has {parameters.slots_per_round} slots; its programs are for "
+            f"{program.slots}.",
+            field="slotsPerRound",
+            remedy="No round of it could be merged, so leave the task alone.",
+        )
     return Description(task=task, specification=specification, program=program)
 
 

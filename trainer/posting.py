@@ -60,7 +60,7 @@ def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
     `engine` measures; None takes the reference.
 
     Raises:
-        SpecificationError: a field of [data] or [program] is wrong, or the target is not below the base loss.
+        SpecificationError: a field of [data], [program] or [merge] is wrong, or the target is not below the base loss.
         ResourceError: memory ran out.
     """
     steps = file.rounds * file.steps_per_round
@@ -88,6 +88,7 @@ def prepare_posting(file: TaskFile, *, engine: Engine | None = None) -> Posting:
         dataset=dataset.root,
         initial_state=state_root(initial.values()),
         rounds=file.rounds,
+        slots_per_round=file.slots,
         steps_per_round=file.steps_per_round,
     )
     return Posting(
@@ -109,6 +110,7 @@ def _parameters(file: TaskFile, specification: TaskSpecification, *, tensors: in
         initial_state_root=specification.initial_state,
         state_tensors=tensors,
         rounds=file.rounds,
+        slots_per_round=file.slots,
         steps_per_round=file.steps_per_round,
         minimum_steps=file.minimum_steps,
         slot_reward=file.slot_reward,
@@ -122,6 +124,9 @@ def _parameters(file: TaskFile, specification: TaskSpecification, *, tensors: in
         has_target=file.target_loss is not None,
         base_loss=base,
         target_loss=target,
+        quorum=file.quorum,
+        round_seconds=file.round_seconds,
+        merge_reward=file.merge_reward,
     )
 
 

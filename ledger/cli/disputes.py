@@ -11,6 +11,7 @@ from rich.console import Console
 from ledger.canonical import root_hex
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, shorten, table
+from ledger.rounds import describe_slot
 
 if TYPE_CHECKING:
     from ledger.disputes.client import DisputeClient
@@ -50,6 +51,8 @@ def game_document(client: DisputeClient, view: GameView, *, now: int, task: Task
         "task": matter.task,
         "round": matter.round,
         "slot": matter.slot,
+        "merge": matter.merge,
+        "about": describe_slot(task.parameters, matter.round, matter.slot),
         "attempt": matter.attempt,
         "state": view.outcome.name.lower(),
         "ended": None if running else describe_outcome(view),
@@ -110,12 +113,13 @@ def list_(
     now = client.chain_time()
     tasks = {number: client.task(number) for number in {view.position.matter.task for view in found}}
     games = [game_document(client, view, now=now, task=tasks[view.position.matter.task]) for view in found]
-    columns = ["game", "task", "round", "defender", "challenger", "moves", "now", "to move", "seconds left"]
+    columns = ["game", "task", "round", "slot", "defender", "challenger", "moves", "now", "to move", "seconds left"]
     rows = [
         (
             game["game"],
             game["task"],
             game["round"],
+            "merge" if game["merge"] else game["slot"],
             shorten(game["defender"]),
             shorten(game["challenger"]),
             game["moves"],
@@ -133,17 +137,19 @@ def list_(
 def show(context: CommandContext, number: GameNumber) -> None:
     """Explain a dispute: where it stands, whose move it is, how long it has, and what is at stake.
 
-    Runs, operations, tensors, chunks and elements count from 0; the last run is the evaluation.
+    Runs, operations, tensors, chunks and elements count from 0; the last run is the evaluation, and the only one
+    before it in a merge is that of the merge program.
 
-    JSON: `game`, `task`, `round`, `slot`, `attempt`; `state` (running, defender_won, challenger_won or void), `ended`
-    (in words, null while it runs) and `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of
-    each side); `phase` (runs, trace, state, tensor, chunk or fold), `place` (in words), and `run`, `operation`,
-    `tensor`, `chunk` and `element` (null where the game has not come to one); `moves` made; `to_move` (defender or
-    challenger), `mover`, `deadline` (Unix seconds) and `seconds_left`, all null once over; `late` (anybody may settle
-    it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots; `symbol`; and
-    `explanation`, null before a tensor is in question or where the store has not the task's programs, else `program`
-    (training or evaluation), `line` (of its listing), `near` (tensors of the state that the operation reads most
-    directly), `first_element`, `last_element`, `index` (in the tensor's shape, of a single element) and `text`.
+    JSON: `game`, `task`, `round`, `slot`, `merge` (whether it is about a merge), `about` (the slot in words),
+    `attempt`; `state` (running, defender_won, challenger_won or void), `ended` (in words, null while it runs) and
+    `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of each side); `phase` (runs, trace,
+    state, tensor, chunk or fold), `place` (in words), and `run`, `operation`, `tensor`, `chunk` and `element` (null
+    where the game has not come to one); `moves` made; `to_move` (defender or challenger), `mover`, `deadline` (Unix
+    seconds) and `seconds_left`, all null once over; `late` (anybody may settle it) and `fell_elsewhere` (anybody may
+    release it); `submitted` and `claimed`, the two state roots; `symbol`; and `explanation`, null before a tensor is in
+    question or where the store has not the task's programs, else `program` (training, merge or evaluation), `line` (of
+    its listing), `near` (tensors of the state that the operation reads most directly), `first_element`, `last_element`,
+    `index` (in the tensor's shape, of a single element) and `text`.
 
     Example: `trainledger dispute show 1`
     """
@@ -157,7 +163,7 @@ def show(context: CommandContext, number: GameNumber) -> None:
 def print_game(console: Console, document: dict[str, Any]) -> None:
     """A game for people."""
     console.print(
-        f"Game {document['game']} is about the submission of round {document['round']} of task {document['task']} "
+        f"Game {document['game']} is about the submission of {document['about']} of task {document['task']} "
         f"(attempt {document['attempt']})."
     )
     stake = f"{document['at_stake']['tokens']} {document['symbol']}"

@@ -15,7 +15,7 @@ from ledger.types import Event, StakeAccount
 
 __all__ = ["register", "rewards_document"]
 
-_EVENTS = ("SlotClaimed", "Finalised", "EscrowPaid", "BondTaken", "Withdrawn")
+_EVENTS = ("TaskPosted", "SlotClaimed", "Finalised", "EscrowPaid", "BondTaken", "Withdrawn")
 
 
 def register(app: CommandApp) -> None:
@@ -33,9 +33,10 @@ def rewards(context: CommandContext) -> None:
 
     JSON: `account`, `chain_id`, `ledger`, `symbol`; `balance` with `tokens_held`, `staked`, `locked`, `free`,
     `unbonding`, `unbonding_release` (Unix seconds or null) and `credit`; `payout`; `earnings`, a list of `task`,
-    `round`, `slot`, `attempt`, `worker`, `operator`, `payout`, `roles` (which of the three the account is),
-    `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block` and `transaction`; `total` with
-    `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and `stake_taken`.
+    `round`, `slot`, `merge` (whether it merged its round's slots), `attempt`, `worker`, `operator`, `payout`, `roles`
+    (which of the three the account is), `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block`
+    and `transaction`; `total` with `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and
+    `stake_taken`.
 
     Examples: `trainledger rewards --account alice`, `trainledger rewards --account 0x… --json`
     """
@@ -65,21 +66,26 @@ def rewards_document(
 ) -> dict[str, Any]:
     """The JSON of `trainledger rewards --json`; examples/query_rewards.py makes the same from web3 alone.
 
-    `events` holds all events of the five kinds, oldest first. The books close: credited − withdrawn = credit, where
+    `events` holds all events of the six kinds, oldest first. The books close: credited − withdrawn = credit, where
     credited is earned as payout + refunded as requester + awarded in disputes.
     """
     totals = dict.fromkeys(("earned", "credited", "awarded", "taken", "withdrawn"), 0)
     operators: dict[tuple[object, ...], object] = {}
+    merges: set[tuple[int, int]] = set()  # task and slot
     earnings: list[dict[str, Any]] = []
     for event in events:
         values: Any = event.arguments
-        if event.name == "SlotClaimed":
+        if event.name == "TaskPosted":
+            merges.add((values["task"], values["parameters"]["slotsPerRound"]))
+        elif event.name == "SlotClaimed":
             operators[_attempt(values)] = values["operator"]
         elif event.name == "Finalised":
             operator = operators[_attempt(values)]
             roles = {"worker": values["worker"], "operator": operator, "payout": values["payout"]}
             if account in roles.values():
-                earnings.append(_earning(event, roles, account))
+                # With one slot a round it is number 0, and there is no slot 1.
+                merge = (values["task"], values["slot"]) in merges
+                earnings.append(_earning(event, roles, account, merge=merge))
             totals["earned"] += values["paid"] if values["payout"] == account else 0
         elif event.name == "EscrowPaid":
             totals["credited"] += values["amount"] if values["to"] == account else 0
@@ -118,12 +124,13 @@ def _attempt(values: Any) -> tuple[object, ...]:
     return tuple(values[name] for name in ("task", "round", "slot", "attempt"))
 
 
-def _earning(event: Event, roles: dict[str, Any], account: str) -> dict[str, Any]:
+def _earning(event: Event, roles: dict[str, Any], account: str, *, merge: bool) -> dict[str, Any]:
     values: Any = event.arguments
     return {
         "task": values["task"],
         "round": values["round"],
         "slot": values["slot"],
+        "merge": merge,
         "attempt": values["attempt"],
         **roles,
         "roles": [role for role, address in roles.items() if address == account],
@@ -146,11 +153,22 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         console.print(f"Unbonding stake is released at Unix time {balance['unbonding_release']}.")
     if document["earnings"]:
         console.print()
-        columns = ["task", "round", "worker", "operator", "payout", "steps", "held-out loss", f"paid ({symbol})"]
+        columns = [
+            "task",
+            "round",
+            "slot",
+            "worker",
+            "operator",
+            "payout",
+            "steps",
+            "held-out loss",
+            f"paid ({symbol})",
+        ]
         rows_ = [
             (
                 item["task"],
                 item["round"],
+                "merge" if item["merge"] else item["slot"],
                 *(shorten(item[role]) for role in ("worker", "operator", "payout")),
                 item["steps"],
                 "not finite" if item["heldout_loss"] is None else f"{item['heldout_loss']:.4f}",
@@ -158,7 +176,7 @@ def _print(console: Console, document: dict[str, Any]) -> None:
             )
             for item in document["earnings"]
         ]
-        console.print(table(columns, rows_, right=["task", "round", *columns[5:]]))
+        console.print(table(columns, rows_, right=["task", "round", "slot", *columns[6:]]))
     console.print()
     console.print(
         f"TOTAL earned {total['earned']['tokens']} {symbol}, withdrawn {total['withdrawn']['tokens']} {symbol}"

@@ -11,6 +11,7 @@ from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, loss_value, shorten, table
+from ledger.rounds import describe_wait
 from ledger.types import ZERO_ADDRESS, Slot, SlotStatus, Task
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def task_document(task: Task) -> dict[str, Any]:
         "slots_per_round": fixed.slots_per_round,
         "steps_per_round": fixed.steps_per_round,
         "minimum_steps": fixed.minimum_steps,
+        "quorum": fixed.quorum if fixed.merges else None,
+        "round_seconds": fixed.round_seconds if fixed.merges else None,
         "slot_reward": amount(fixed.slot_reward),
+        "merge_reward": amount(fixed.merge_reward) if fixed.merges else None,
         "bond": amount(fixed.bond),
         "lease_fee": amount(fixed.lease_fee),
         "lease_seconds": fixed.lease_seconds,
@@ -75,12 +79,13 @@ def list_(
     client = context.client()
     tasks = [task for task in client.tasks() if not running or task_state(task) == "running"]
     symbol = client.token_symbol
-    columns = ["task", "state", "round", "steps", f"slot reward ({symbol})", "bond", "admission", "requester"]
+    columns = ["task", "state", "round", "slots", "steps", f"slot reward ({symbol})", "bond", "admission", "requester"]
     rows = [
         (
             task.number,
             task_state(task),
             f"{task.current_round}/{task.parameters.rounds}",
+            task.parameters.slots_per_round,
             task.parameters.steps_per_round,
             format_tokens(task.parameters.slot_reward),
             format_tokens(task.parameters.bond),
@@ -93,18 +98,24 @@ def list_(
         context.say("No tasks. Post one with `trainledger task create FILE`.")
     context.emit(
         [task_document(task) for task in tasks],
-        lambda console: console.print(table(columns, rows, right=columns[4:6])) if rows else None,
+        lambda console: console.print(table(columns, rows, right=columns[5:7])) if rows else None,
     )
 
 
 def show(context: CommandContext, number: TaskNumber) -> None:
-    """Show a task: its parameters, its escrow, and the slot of the current round.
+    """Show a task: its parameters, its escrow, and the slots of the current round with what the round waits for.
 
     JSON: `task`, `state` (running, complete or closed), `requester`, `current_round`, `rounds`, `slots_per_round`,
-    `steps_per_round`, `minimum_steps`, `slot_reward`, `bond`, `lease_fee`, `lease_seconds`, `challenge_window`,
+    `steps_per_round`, `minimum_steps`, `quorum`, `round_seconds`, `slot_reward`, `merge_reward` (it and the two before
+    `slot_reward` are null where a round has one slot), `bond`, `lease_fee`, `lease_seconds`, `challenge_window`,
     `admission`, `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target),
-    `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`; and
-    `slot` (null once complete) with `round`, `slot`, `status` (open, leased, submitted or finalised), `attempt`,
+    `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`;
+    `standing` of the current round (null once complete, and where a round has one slot) with `waits_for` (in words),
+    `round_deadline` (after which the quorum is enough) and `frozen_at` (null before), `generation`, `ready` (anybody
+    may collect), `submitted`, `finalised`, `counted` (a list of the slots that the merge takes, empty before the round
+    is frozen), `collected` (inputs that are read) and `inputs_root` (null before all are); `slots`, those of the
+    current round (empty once complete), and `slot`, the last of them, whose state the round leads to (null once
+    complete), each with `round`, `slot`, `merge`, `status` (open, leased, submitted or finalised), `attempt`,
     `next_attempt`, `worker`, `reserved_for` (who alone may claim it just now, after a dispute; else null), `payout`,
     `deadline`, `seconds_left`, `open_games` and `state_root`.
 
@@ -112,21 +123,43 @@ def show(context: CommandContext, number: TaskNumber) -> None:
     """
     client = context.client()
     task = client.task(number)
-    slot = None if task.complete else client.slot(number, task.current_round)
+    now = client.chain_time()
+    places = [] if task.complete else range(task.parameters.last_slot + 1)
+    slots = [client.slot(number, task.current_round, place) for place in places]
+    shown = [_slot_document(client, task, slot, now=now) for slot in slots]
+    merged = task.parameters.merges and bool(slots)
     document = task_document(task) | {
         "escrow": amount(client.escrow(number)),
         "symbol": client.token_symbol,
-        "slot": None if slot is None else _slot_document(client, slot),
+        "standing": _standing(client, task, slots[-1], now=now) if merged else None,
+        "slots": shown,
+        "slot": shown[-1] if shown else None,
     }
     context.emit(document, lambda console: _print_task(console, document))
 
 
-def _slot_document(client: LedgerClient, slot: Slot) -> dict[str, Any]:
+def _standing(client: LedgerClient, task: Task, merge: Slot, *, now: int) -> dict[str, Any]:
+    state = client.round(task.number, task.current_round)
+    return {
+        "waits_for": describe_wait(task.parameters, state, merge, now=now),
+        "round_deadline": state.deadline or None,
+        "frozen_at": state.frozen_at or None,
+        "generation": state.generation,
+        "ready": state.ready,
+        "submitted": state.submitted,
+        "finalised": state.finalised,
+        "counted": sorted(state.counted_slots),
+        "collected": state.collected,
+        "inputs_root": root_hex(state.inputs_root) if any(state.inputs_root) else None,
+    }
+
+
+def _slot_document(client: LedgerClient, task: Task, slot: Slot, *, now: int) -> dict[str, Any]:
     empty = slot.status is SlotStatus.OPEN
-    now = client.chain_time()
     return {
         "round": slot.round,
         "slot": slot.slot,
+        "merge": task.parameters.is_merge(slot.slot),
         "status": slot.status.name.lower(),
         "attempt": slot.attempt,
         "next_attempt": client.next_attempt(slot.task, slot.round, slot.slot),
@@ -143,17 +176,47 @@ def _slot_document(client: LedgerClient, slot: Slot) -> dict[str, Any]:
 def _print_task(console: Console, document: dict[str, Any]) -> None:
     rows = []
     for name, value in document.items():
-        if name in ("slot", "symbol") or value is None:
+        if name in ("slot", "slots", "standing", "symbol") or value is None:
             continue
         shown = f"{value['tokens']} {document['symbol']}" if isinstance(value, dict) else value
         if isinstance(value, float):
             shown = f"{value:.6g}"
         rows.append((name.replace("_", " "), shown))
     console.print(table(["", ""], rows))
-    slot = document["slot"]
-    if slot is not None:
-        console.print()
-        console.print(table(["slot now", ""], [(k.replace("_", " "), v) for k, v in slot.items() if v is not None]))
+    slot, standing = document["slot"], document["standing"]
+    if slot is None:
+        return
+    console.print()
+    if standing is None:
+        hidden = ("merge",)
+        rows = [(k.replace("_", " "), v) for k, v in slot.items() if v is not None and k not in hidden]
+        console.print(table(["slot now", ""], rows))
+        return
+    console.print(f"Round {slot['round']}: {standing['waits_for']}.")
+    columns = ["slot", "now", "worker", "seconds left", "games", "state root"]
+    cells = [_slot_row(one, standing) for one in document["slots"]]
+    console.print(table(columns, cells, right=columns[3:5]))
+
+
+def _slot_row(slot: dict[str, Any], standing: dict[str, Any]) -> tuple[object, ...]:
+    """A slot of several in a line: free and missing ones are both open on chain."""
+    now = slot["status"]
+    if now == "open" and not slot["merge"]:
+        thawed = standing["counted"] and standing["frozen_at"] is None
+        now = "missing" if standing["counted"] and slot["slot"] not in standing["counted"] else "free"
+        now = "missing for now" if thawed and now == "missing" else now
+    if slot["reserved_for"] is not None:
+        now += f", kept for {shorten(slot['reserved_for'])}"
+    left = "" if slot["seconds_left"] is None else slot["seconds_left"]
+    worker = "" if slot["worker"] is None else shorten(slot["worker"])
+    return (
+        "merge" if slot["merge"] else slot["slot"],
+        now,
+        worker,
+        left,
+        slot["open_games"] or "",
+        slot["state_root"] or "",
+    )
 
 
 def close(context: CommandContext, number: TaskNumber) -> None:

@@ -13,7 +13,7 @@ FILES = sorted((PROJECT / "examples").glob("*.toml"))
 
 
 def test_examples_are_the_documented_ones() -> None:
-    assert [file.stem for file in FILES] == ["audited", "quick", "recurrent", "smollm2", "transformer"]
+    assert [file.stem for file in FILES] == ["audited", "diloco", "quick", "recurrent", "smollm2", "transformer"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
@@ -21,8 +21,9 @@ def test_example_is_valid_for_both_halves_and_the_local_chain(file: object) -> N
     task = load_task_file(PROJECT / str(file))
     data = DataConfig.from_mapping(task.data)
     program = ProgramDescription.from_task_file(
-        task.program, vocabulary=data.vocabulary, total_steps=task.rounds * task.steps_per_round
+        task.program, vocabulary=data.vocabulary, total_steps=task.rounds * task.steps_per_round, merge=task.merge
     )
+    assert program.slots == task.slots
     assert program.schedule.total_steps == task.rounds * task.steps_per_round
     assert task.bond >= LOCAL_PARAMETERS.minimum_bond
     assert task.lease_seconds >= LOCAL_PARAMETERS.minimum_lease
@@ -38,3 +39,5 @@ def test_examples_show_all_models_admissions_and_targets() -> None:
     assert tasks["recurrent"].admission is Admission.STAKE
     assert tasks["recurrent"].target_loss is None
     assert tasks["transformer"].target_loss == 1.7
+    diloco = tasks["diloco"]
+    assert (diloco.slots, diloco.quorum, diloco.merge and diloco.merge["kind"]) == (4, 3, "diloco")

@@ -106,7 +106,7 @@ class FakeAudits(FakeGames):
         self.moves.append((game, "open"))
         return game
 
-    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> object:
+    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes, slot: int = 0) -> object:
         slot: Slot = self.slots[(task, round_number)]
         assert self.now > slot.deadline
         self.slots[(task, round_number)] = dataclasses.replace(slot, status=SlotStatus.FINALISED)

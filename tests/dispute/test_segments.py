@@ -165,10 +165,10 @@ def do_round(world: World, tiny: TinyTask, after: State) -> None:
 class MergeChain(FakeChain):
     """A chain that tells what merges take."""
 
-    roots: list[bytes] | None
+    roots: list[bytes]
 
-    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> list[bytes] | None:
-        return self.roots
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        return tuple(self.roots)
 
 
 class MergeWorld(World):

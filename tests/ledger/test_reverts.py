@@ -96,7 +96,7 @@ def test_decode_cut_off_arguments_keep_the_bytes(decoder: ErrorDecoder) -> None:
 
 def test_every_error_of_the_interfaces_is_known(decoder: ErrorDecoder, artifacts: dict[str, Artifact]) -> None:
     checked = 0
-    for name in ("ITrainingLedger", "IStakeVault", "IDisputeGame", "IAuditCommittee", "TrainingToken"):
+    for name in ("ITrainingLedger", "IStakeVault", "IDisputeGame", "IAuditCommittee", "IRoundBook", "TrainingToken"):
         for entry in artifacts[name].abi:
             if entry["type"] != "error":
                 continue

@@ -81,8 +81,8 @@ def write(path: Path, text: str) -> Path:
 
 def test_to_bytes_is_the_documented_json() -> None:
     expected = (
-        f'{{"dataset":"0x{"02" * 32}","description":"","format":"trainledger/task/1","initial_state":"0x{"03" * 32}",'
-        f'"program":"0x{"01" * 32}","rounds":4,"steps_per_round":25,"title":"Größe"}}'
+        f'{{"dataset":"0x{"02" * 32}","description":"","format":"trainledger/task/2","initial_state":"0x{"03" * 32}",'
+        f'"program":"0x{"01" * 32}","rounds":4,"slots_per_round":1,"steps_per_round":25,"title":"Größe"}}'
     ).encode()
     assert SPECIFICATION.to_bytes() == expected
     assert SPECIFICATION.hash() == hashlib.sha256(b"trainledger/specification/1\0" + expected).digest()
@@ -97,7 +97,9 @@ def test_from_bytes_round_trips() -> None:
     [
         ({"extra": 1}, "extra"),
         ({"title": ...}, "title"),
-        ({"format": "trainledger/task/2"}, "format"),
+        ({"format": "trainledger/task/1"}, "format"),
+        ({"slots_per_round": 0}, "slots_per_round"),
+        ({"slots_per_round": ...}, "slots_per_round"),
         ({"program": "0x12"}, "program"),
         ({"dataset": "0x" + "00" * 32}, "dataset"),
         ({"rounds": 0}, "rounds"),
@@ -259,12 +261,68 @@ def test_load_task_file_takes_periods_up_to_the_contracts_limit(tmp_path: Path) 
     assert (file.lease_seconds, file.challenge_window) == (int(longest), int(longest))
 
 
-def test_load_task_file_merge_is_passed_on(tmp_path: Path) -> None:
-    assert load_task_file(write(tmp_path, TEXT)).merge is None
-    text = TEXT + '[merge]\nkind = "diloco"\nslots = 4\nouter_momentum = 0.5\n'
-    assert load_task_file(write(tmp_path, text)).merge == {"kind": "diloco", "slots": 4, "outer_momentum": 0.5}
+ROUND = '[round]\nslots = 4\nmerge_reward = "1.5"\n'
+MERGE = '[merge]\nkind = "diloco"\nouter_momentum = 0.5\n'
+
+
+def test_load_task_file_with_one_slot_has_no_merge(tmp_path: Path) -> None:
+    for text in (TEXT, TEXT + "[round]\nslots = 1\n"):
+        file = load_task_file(write(tmp_path, text))
+        assert (file.slots, file.quorum, file.round_seconds, file.merge_reward, file.merge) == (1, 0, 0, 0, None)
+        assert file.total_reward == 4 * file.slot_reward
+
+
+def test_load_task_file_round_and_its_defaults(tmp_path: Path) -> None:
+    file = load_task_file(write(tmp_path, TEXT + ROUND + MERGE))
+    assert (file.slots, file.quorum, file.round_seconds, file.merge_reward) == (4, 4, 120, 15 * 10**17)
+    assert file.merge == {"kind": "diloco", "slots": 4, "outer_momentum": 0.5}
+    assert file.total_reward == 4 * (4 * 105 * 10**17 + 15 * 10**17)
+    more = ROUND + "quorum = 2\ndeadline_seconds = 60\n"
+    file = load_task_file(write(tmp_path, TEXT + more + MERGE))
+    assert (file.quorum, file.round_seconds) == (2, 60)
+    year = 365 * 24 * 3600
+    long = TEXT.replace("= 60", f"= {year}").replace("= 90", f"= {year}")
+    assert load_task_file(write(tmp_path, long + ROUND + MERGE)).round_seconds == year
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "problem"),
+    [
+        ("[round]\nslots = 256\n", "round.slots", "round.slots is 256, which is not a whole number from 1 to 255"),
+        ("[round]\nslots = 0\n", "round.slots", "round.slots is 0, which is not"),
+        (ROUND, "merge", r"round.slots is 4, and the section \[merge\] is missing"),
+        (ROUND + "quorum = 5\n" + MERGE, "round.quorum", "round.quorum is 5, above round.slots, 4"),
+        (ROUND + "quorum = 0\n" + MERGE, "round.quorum", "round.quorum is 0, which is not"),
+        (
+            ROUND + "deadline_seconds = 59\n" + MERGE,
+            "round.deadline_seconds",
+            "round.deadline_seconds is 59, below timing.lease_seconds, 60",
+        ),
+        (ROUND.replace("1.5", "0") + MERGE, "round.merge_reward", "round.merge_reward is 0; it must be more than 0"),
+        ("[round]\nslots = 4\n" + MERGE, "round.merge_reward", "lacks round.merge_reward, and round.slots is 4"),
+        (ROUND + MERGE + "slots = 4\n", "merge.slots", "merge.slots cannot be set: it is round.slots"),
+        ("[round]\nquorum = 1\n", "round.quorum", "round.quorum is given, but a round has one slot"),
+        ("[round]\ndeadline_seconds = 90\n", "round.deadline_seconds", "is given, but a round has one slot"),
+        ('[round]\nmerge_reward = "1"\n', "round.merge_reward", "is given, but a round has one slot"),
+        (MERGE, "merge", r"section \[merge\] is given, but a round has one slot"),
+        (ROUND + "slot = 3\n" + MERGE, "round.slot", "unknown field round.slot"),
+        ("[merg]\n", "merg", "unknown field merg"),
+    ],
+)
+def test_load_task_file_wrong_round_is_named(tmp_path: Path, more: str, field: str, problem: str) -> None:
+    with pytest.raises(SpecificationError, match=problem) as caught:
+        load_task_file(write(tmp_path, TEXT + more))
+    assert caught.value.field == field
+
+
+def test_check_against_compares_the_slots() -> None:
+    several = dataclasses.replace(SPECIFICATION, slots_per_round=4)
+    fields = {"specification_hash": several.hash(), "merge_reward": 1, "quorum": 4, "round_seconds": 60}
+    several.check_against(parameters(slots_per_round=4, **fields))
+    with pytest.raises(SpecificationError, match="says slots_per_round = 4, but the task on chain has 3"):
+        several.check_against(parameters(slots_per_round=3, **fields))
+
+
+def test_load_task_file_merge_must_be_a_section(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match="merge is 3, which is not a section"):
         load_task_file(write(tmp_path, "merge = 3\n" + TEXT))
-    with pytest.raises(SpecificationError, match="unknown field merg") as caught:
-        load_task_file(write(tmp_path, TEXT + "[merg]\n"))
-    assert caught.value.remedy == "Did you mean merge?"

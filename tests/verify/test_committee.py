@@ -26,7 +26,7 @@ from ledger.types import Task
 from trainer.dispute.segments import Segment
 from trainer.dispute.truth import SegmentTruth
 from trainer.verify.committee import CommitteeMember, Finding, FindingFolder
-from trainer.worker.board import TaskView
+from trainer.verify.watch import SlotView
 
 pytestmark = pytest.mark.chain
 
@@ -111,9 +111,9 @@ class Scene:
     def key(self) -> int:
         return attempt_key(self.task.number, 0, 0)
 
-    def views(self) -> list[TaskView]:
+    def views(self) -> list[SlotView]:
         slot = self.reader.slot(self.task.number, 0)
-        return [TaskView(task=self.task, slot=slot, last_worker=None, round_since=0.0)]
+        return [SlotView(task=self.task, slot=slot)]
 
     def turn(self, member: CommitteeMember) -> bool:
         return member.turn(self.views(), lambda view: Segment.of_slot(view.task, view.slot, bytes(32)))

@@ -44,9 +44,12 @@ def test_prepare_posting_commits_to_what_it_publishes(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("kind", ["mean", "diloco"])
 def test_prepare_posting_of_rounds_with_several_slots(tmp_path: Path, kind: str) -> None:
     file = write_task_file(tmp_path)
-    file.write_text(file.read_text() + f'\n[merge]\nkind = "{kind}"\nslots = 3\n')
+    file.write_text(file.read_text() + f'\n[round]\nslots = 3\nmerge_reward = "1"\n[merge]\nkind = "{kind}"\n')
     posting = prepare_posting(load_task_file(file), engine=engine())
-    assert posting.program.slots == 3
+    assert posting.program.slots == posting.specification.slots_per_round == posting.parameters.slots_per_round == 3
+    parameters = posting.parameters
+    assert (parameters.quorum, parameters.round_seconds, parameters.merge_reward) == (3, 20, 10**18)
+    assert parameters.total_reward == 2 * (3 * parameters.slot_reward + 10**18)
     assert posting.parameters.state_tensors == len(posting.program.layout)
     store = BlobStore(str(tmp_path / "store"))
     publish_posting(posting, store)

@@ -136,6 +136,7 @@ def publish_tiny_task(
         dataset=dataset.root,
         initial_state=save_state(store, initial, tiny.layout),
         rounds=rounds,
+        slots_per_round=program.slots,
         steps_per_round=steps,
     )
     store.put_bytes(specification_path(specification.hash()), specification.to_bytes())
@@ -146,6 +147,7 @@ def publish_tiny_task(
         "initial_state_root": specification.initial_state,
         "state_tensors": len(program.layout),
         "rounds": rounds,
+        "slots_per_round": program.slots,
         "steps_per_round": steps,
         "minimum_steps": steps,
         "slot_reward": 10 * TOKEN,

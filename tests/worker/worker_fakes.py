@@ -145,8 +145,8 @@ class FakeChain:
     def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes:
         return bytes(32)
 
-    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> list[bytes] | None:
-        return None
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        return ()
 
     def collect(self, task: int, round_number: int, generation: int, /) -> None:
         raise reverted("collect", "NotGrouped", task=task)

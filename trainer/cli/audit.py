@@ -57,8 +57,8 @@ def audit(
 
     Exits with 4 where a submission could not be checked, or with --dry-run is wrong, and with 3 where stake is missing.
     With --json each line of standard output is one JSON object with an `event`; `audited` has `task`, `round`,
-    `attempt`, `worker`, `finding` (agrees, differs or unchecked), `submitted_root`, `replayed_root`, `problem`, `game`
-    and `seconds`.
+    `slot`, `attempt`, `worker`, `finding` (agrees, differs or unchecked), `submitted_root`, `replayed_root`, `problem`,
+    `game` and `seconds`.
 
     Examples: `trainledger audit --account carol`
 
@@ -151,7 +151,9 @@ def _report(options: AuditOptions, summary: AuditSummary, reporter: Reporter, *,
     )
     for one in found["differs"] if not options.challenge else []:
         assert one.replayed is not None  # or it would not be known to differ
-        raise VerificationFailed(one.slot.task, one.slot.round, root_hex(one.slot.state_root), root_hex(one.replayed))
+        raise VerificationFailed(
+            one.slot.task, one.slot.round, root_hex(one.slot.state_root), root_hex(one.replayed), place=one.place
+        )
     if summary.stake_missing is not None:
         raise summary.stake_missing
     if summary.lost:
@@ -161,6 +163,6 @@ def _report(options: AuditOptions, summary: AuditSummary, reporter: Reporter, *,
         )
     for one in found["unchecked"]:
         raise DataError(
-            f"Round {one.slot.round} of task {one.slot.task} was not checked: {one.problem}",
+            f"{one.place[0].upper()}{one.place[1:]} of task {one.slot.task} was not checked: {one.problem}",
             remedy="Name a store that has what is missing with --store.",
         )

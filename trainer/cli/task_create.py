@@ -18,6 +18,7 @@ from ledger.errors import InsufficientFunds, UsageError
 if TYPE_CHECKING:
     from ledger.client import LedgerClient
     from ledger.spec import TaskFile
+    from ledger.types import TaskParameters
     from trainer.posting import Posting
 
 __all__ = ["register"]
@@ -71,7 +72,7 @@ def create(
         f"Model: {posting.program.layout.parameter_count:,} parameters, held-out loss {posting.base_loss:.4f} "
         "untrained.\n"
         f"Escrow: {format_tokens(reward.total_reward)} {client.token_symbol} ({reward.rounds} rounds of "
-        f"{format_tokens(reward.slot_reward)}), out of {format_tokens(balance)}."
+        f"{_round_reward(reward)}), out of {format_tokens(balance)}."
     )
     if dry_run:
         context.emit(document, lambda console: console.print("Dry run: nothing was published or posted."))
@@ -84,6 +85,14 @@ def create(
             f"Posted task {number}. Workers find it by themselves; watch it with `trainledger task show {number}`."
         ),
     )
+
+
+def _round_reward(parameters: TaskParameters) -> str:
+    """What a round can cost, in tokens: its slots and, where there are several, their merge."""
+    each = format_tokens(parameters.slot_reward)
+    if not parameters.merges:
+        return each
+    return f"{parameters.slots_per_round} slots for {each} and a merge for {format_tokens(parameters.merge_reward)}"
 
 
 def _check_balance(client: LedgerClient, file: TaskFile) -> int:
@@ -121,6 +130,9 @@ def _document(posting: Posting, store_url: str) -> dict[str, Any]:
         "initial_state_root": root_hex(parameters.initial_state_root),
         "parameters": posting.program.layout.parameter_count,
         "base_loss": posting.base_loss if math.isfinite(posting.base_loss) else None,
+        "slots_per_round": parameters.slots_per_round,
+        "slot_reward": amount(parameters.slot_reward),
+        "merge_reward": amount(parameters.merge_reward) if parameters.merges else None,
         "escrow": amount(parameters.total_reward),
         "store": store_url,
     }

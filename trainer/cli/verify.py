@@ -11,8 +11,10 @@ from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import shorten
 from ledger.errors import BlobCorrupt, DataError, UsageError, VerificationFailed
 from ledger.performance import bits_float
+from ledger.rounds import describe_slot
 
 if TYPE_CHECKING:
+    from ledger.types import TaskParameters
     from trainer.verify.task import RoundVerdict, TaskVerdict
 
 __all__ = ["register"]
@@ -33,8 +35,9 @@ def verify(
 ) -> None:
     """Replay rounds of a task and compare what comes out with what was submitted.
 
-    Needs nobody's word: the program is run again from each round's base. States that the store lacks are replayed from
-    earlier ones. Exits with 4 and names the first round that differs, if one does.
+    Needs nobody's word: the programs are run again from each round's base, for every slot of the round and its merge.
+    States that the store lacks are replayed from earlier ones. Exits with 4 and names the first round that differs, if
+    one does.
 
     Examples: trainledger verify 1
 
@@ -50,15 +53,16 @@ def verify(
     client = context.client()
     materials = open_materials(client, task, settings.store_url, settings.home / "cache")
     claims = claims_of(client, materials.task)
-    rounds = range(len(claims)) if round_number is None else [round_number]
+    rounds = sorted({claim.entry.round for claim in claims}) if round_number is None else [round_number]
     if not rounds:
         context.say(f"Task {task} has no submission yet; there is nothing to check.")
     verifier = TaskVerifier(materials, claims, engine=open_engine(context))
     verdicts: list[RoundVerdict] = []
-    for verdict in verifier.verify(list(rounds)):
+    parameters = materials.task.parameters
+    for verdict in verifier.verify(rounds):
         verdicts.append(verdict)
         if not context.json:
-            context.console.print(_line(verdict))
+            context.console.print(_line(parameters, verdict))
     result = TaskVerdict(task=task, rounds=tuple(verdicts))
     first = result.first_difference
     document = {
@@ -68,42 +72,50 @@ def verify(
         "rounds": [verdict.as_json() for verdict in result.rounds],
     }
     context.emit(document, lambda console: None)
-    _raise_for(result)
+    _raise_for(parameters, result)
 
 
-def _line(verdict: RoundVerdict) -> str:
-    entry = verdict.claim.entry
+def _place(parameters: TaskParameters, verdict: RoundVerdict) -> str:
+    return describe_slot(parameters, verdict.claim.entry.round, verdict.claim.slot)
+
+
+def _line(parameters: TaskParameters, verdict: RoundVerdict) -> str:
+    entry, place = verdict.claim.entry, _place(parameters, verdict)
     state = "final" if verdict.claim.final else "submitted"
-    head = f"Round {entry.round} ({state}, by {shorten(entry.worker)})"
+    head = f"{place[0].upper()}{place[1:]} ({state}, by {shorten(entry.worker)})"
     stored = "" if verdict.stored == "whole" else f" The store's copy of it is {verdict.stored}."
     if verdict.verdict == "agrees":
+        what = "its inputs" if verdict.claim.merge else f"{entry.steps} steps"
         return (
-            f"{head}: the replay of {entry.steps} steps gives the same state {root_hex(entry.state_root)}, held-out "
+            f"{head}: the replay of {what} gives the same state {root_hex(entry.state_root)}, held-out "
             f"loss {bits_float(entry.heldout_loss):.4f} ({verdict.seconds:.1f} s).{stored}"
         )
     words = "DIFFERS" if verdict.verdict == "differs" else "not checked"
     return f"{head}: {words}: {'; '.join(verdict.problems)}.{stored}"
 
 
-def _raise_for(result: TaskVerdict) -> None:
+def _raise_for(parameters: TaskParameters, result: TaskVerdict) -> None:
     """Exit status: what differs first, then what could not be checked, then files that are damaged."""
     first = result.first_difference
     if first is not None:
-        entry, replayed = first.claim.entry, first.replayed
+        entry, replayed, place = first.claim.entry, first.replayed, _place(parameters, first)
         if replayed is not None and replayed != entry.state_root:
-            raise VerificationFailed(result.task, entry.round, root_hex(entry.state_root), root_hex(replayed))
+            raise VerificationFailed(
+                result.task, entry.round, root_hex(entry.state_root), root_hex(replayed), place=place
+            )
         raise DataError(
-            f"Round {entry.round} of task {result.task} is false: {'; '.join(first.problems)}.",
+            f"{place[0].upper()}{place[1:]} of task {result.task} is false: {'; '.join(first.problems)}.",
             remedy="Do not build on this checkpoint.",
         )
     for verdict in result.unchecked:
+        place = _place(parameters, verdict)
         raise DataError(
-            f"Round {verdict.claim.entry.round} of task {result.task} was not checked: {'; '.join(verdict.problems)}.",
+            f"{place[0].upper()}{place[1:]} of task {result.task} was not checked: {'; '.join(verdict.problems)}.",
             remedy="Name a store that has its base with --store, or check all rounds.",
         )
     for verdict in result.damaged:
         raise BlobCorrupt(
-            f"The stored state of round {verdict.claim.entry.round}",
+            f"The stored state of {_place(parameters, verdict)}",
             f"{verdict.stored_problem.rstrip('.')}. The submission itself replays",
             remedy="Whoever keeps the store should replace the file.",
         )

@@ -14,6 +14,7 @@ from ledger.errors import BlobCorrupt, BlobMissing, DataError
 from ledger.types import Slot, Task
 from trainer.checkpoints import load_state
 from trainer.commit.states import inputs_root
+from trainer.differences import load_slot_state
 from trainer.dispute.explain import Explanation, explain, program_of
 from trainer.dispute.journal import FolderKeeper, forget_journals
 from trainer.dispute.truth import SegmentTruth
@@ -63,7 +64,6 @@ class Segment:
     @staticmethod
     def of_slot(task: Task, slot: Slot, base: bytes) -> Segment:
         """The segment of a submission: the merge, in the slot after those that train."""
-        slots = task.parameters.slots_per_round
         return Segment(
             task=slot.task,
             round=slot.round,
@@ -72,7 +72,7 @@ class Segment:
             base=base,
             task_program=task.parameters.program_root,
             dataset=task.parameters.dataset_root,
-            merge=slots > 1 and slot.slot == slots,
+            merge=task.parameters.is_merge(slot.slot),
         )
 
     @property
@@ -155,7 +155,9 @@ class SegmentSource:
             forget_journals(self._journals, keep=_JOURNALS)
             folder, spacing = self._journals / segment.folder_name, max(1, -(-(segment.steps + 1) // _SPACED))
             keeper = FolderKeeper(folder, materials.layout, spacing=spacing)
-        base, inputs = self._inputs(segment, materials) if segment.merge else (self._base(segment, materials), None)
+        base, inputs = (
+            self._inputs(segment, materials) if segment.merge else (self._base(segment, materials, segment.base), None)
+        )
         return SegmentTruth(
             materials.program,
             materials.dataset,
@@ -185,7 +187,7 @@ class SegmentSource:
 
     def _inputs(self, segment: Segment, materials: Materials) -> tuple[State, list[State | None]]:
         """The base and the slots' states of a merge, from the store; None for a slot that is the base again."""
-        roots = self._chain.merge_inputs(segment.task, segment.round, segment.base) or []
+        roots = list(self._chain.merge_inputs(segment.task, segment.round, segment.base))
         if len(roots) != 1 + materials.program.slots or inputs_root(roots[0], roots[1:]) != segment.base:
             raise DataError(
                 f"No states are known that the merge of round {segment.round} of task {segment.task} takes as "
@@ -193,23 +195,25 @@ class SegmentSource:
                 remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
             )
 
+        base, folder = self._base(segment, materials, roots[0]), self._journals / segment.folder_name
+
         def loaded(root: bytes) -> State:
-            return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
+            return load_slot_state(materials.store, root, base, materials.layout, base_root=roots[0], folder=folder)
 
-        return loaded(roots[0]), [None if root == roots[0] else loaded(root) for root in roots[1:]]
+        return base, [None if root == roots[0] else loaded(root) for root in roots[1:]]
 
-    def _base(self, segment: Segment, materials: Materials) -> State:
-        """The state that the segment starts from: from the store, or replayed from an earlier one."""
+    def _base(self, segment: Segment, materials: Materials, root: bytes) -> State:
+        """The state that the segment's round starts from: from the store, or replayed from an earlier one."""
         try:
-            return load_state(materials.store, segment.base, materials.layout, self._journals / segment.folder_name)
+            return load_state(materials.store, root, materials.layout, self._journals / segment.folder_name)
         except (BlobMissing, BlobCorrupt):
             task = self._chain.task(segment.task)
             if segment.round == 0 or task.current_round < segment.round:
                 raise
             verifier = TaskVerifier(materials, claims_of(self._chain, task), engine=self._engine)
-            if verifier.base_root(segment.round) != segment.base:
+            if verifier.base_root(segment.round) != root:
                 raise DataError(
-                    f"Round {segment.round} of task {segment.task} does not start from {root_hex(segment.base)}.",
+                    f"Round {segment.round} of task {segment.task} does not start from {root_hex(root)}.",
                     remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
                 ) from None
             return verifier.state_before(segment.round)

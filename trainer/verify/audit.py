@@ -22,7 +22,7 @@ from trainer.dispute.segments import Segment
 from trainer.dispute.solver import opening_points
 from trainer.dispute.values import Concede, Truth
 from trainer.verify.committee import CommitteeMember
-from trainer.worker.board import Board, TaskView
+from trainer.verify.watch import SlotView, Watch
 from trainer.worker.lease import LONGEST_PAUSE, is_outage
 from trainer.worker.policy import mine
 from trainer.worker.progress import Reporter
@@ -43,7 +43,9 @@ class AuditChain(GameChain, Protocol):
 
     def open(self, opening: Opening, points: Sequence[bytes], /) -> int: ...
 
-    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> object: ...
+    def finalise(
+        self, task: int, round_number: int, /, *, attempt: int, state_root: bytes, slot: int = 0
+    ) -> object: ...
 
 
 class AuditSource(TruthSource, Protocol):
@@ -78,12 +80,14 @@ class Audited:
     """What replaying one submission gave.
 
     Attributes:
+        place: which submission in words, such as "slot 2 of round 3".
         replayed: root that the replay ended in; None without one.
         problem: what is wrong, and what is in the way of a challenge; or why there was no replay.
         game: about it, that this auditor opened.
     """
 
     slot: Slot
+    place: str
     finding: Finding
     replayed: bytes | None = None
     seconds: float = 0.0
@@ -94,6 +98,7 @@ class Audited:
         return {
             "task": self.slot.task,
             "round": self.slot.round,
+            "slot": self.slot.slot,
             "attempt": self.slot.attempt,
             "worker": self.slot.worker,
             "finding": self.finding,
@@ -146,7 +151,7 @@ class Auditor:
     ) -> None:
         self._chain, self._source, self._owner, self._member = chain, source, owner, member
         self._options, self._reporter, self._stop, self._clock = options, reporter, stop, clock
-        self._board = Board(chain, worker=owner, only_task=options.only_task, clock=clock)
+        self._watch = Watch(chain, only_task=options.only_task)
         self._player = Player(chain, source, owner=owner, reporter=reporter, clock=clock)
         self._known: dict[_Key, Audited] = {}
         self._retries: dict[_Key, _Retry] = {}
@@ -188,7 +193,7 @@ class Auditor:
         if self._options.challenge and self._player.turn():
             return True, False
         self._note_ends()
-        views = self._board.refresh()
+        views = self._watch.refresh()
         for view in views:
             if self._is_due(view):
                 self._audit(view)
@@ -200,7 +205,7 @@ class Auditor:
             return True, False
         return False, self._may_leave()
 
-    def _is_due(self, view: TaskView) -> bool:
+    def _is_due(self, view: SlotView) -> bool:
         """Whether a submission can still be challenged, is not this stake's own, and has not been looked at."""
         slot = view.slot
         if slot.status is not SlotStatus.SUBMITTED or mine(slot, self._owner):
@@ -210,21 +215,27 @@ class Auditor:
         due = key not in self._known if retry is None else self._clock() >= retry.at
         return due and self._chain.chain_time() <= slot.deadline
 
-    def _audit(self, view: TaskView) -> None:
+    def _audit(self, view: SlotView) -> None:
         """Replays a submission that was not replayed before, and challenges it if it is wrong."""
         slot, key = view.slot, _key(view.slot)
         found = self._known.get(key)
         if found is None or found.finding == "unchecked":
             self._reporter.say(
                 "replaying",
-                f"Replaying round {slot.round} of task {slot.task}: {slot.steps} steps, submitted by {slot.worker}.",
+                f"Replaying {view.name}: "
+                + (
+                    f"submitted by {slot.worker}." if view.merge else f"{slot.steps} steps, submitted by {slot.worker}."
+                ),
                 task=slot.task,
                 round=slot.round,
+                slot=slot.slot,
             )
-            found = self._tried(slot, Audited(slot=slot, finding="unchecked"), lambda _: self._judge(view))
+            found = self._tried(
+                slot, Audited(slot=slot, place=view.place, finding="unchecked"), lambda _: self._judge(view)
+            )
         if found.finding == "differs" and self._options.challenge:
             found = self._tried(slot, found, lambda differs: self._challenged(view, differs))
-        self._note(key, found)
+        self._note(view, found)
 
     def _tried(self, slot: Slot, found: Audited, act: Callable[[Audited], Audited]) -> Audited:
         """What an act makes of a finding; where something is in its way, the finding with that, to be tried again."""
@@ -246,29 +257,31 @@ class Auditor:
                 self._retries[key] = _Retry(self._clock() + pause, pause)
             return dataclasses.replace(found, problem=str(error), seconds=found.seconds + self._clock() - began)
 
-    def _judge(self, view: TaskView) -> Audited:
+    def _judge(self, view: SlotView) -> Audited:
         """Replays a submission; one that differs twice, the second time from the beginning."""
         slot, segment, began = view.slot, self._segment(view), self._clock()
         runs = slot.steps + 1
         replayed = self._source.truth(segment).state_root(runs)
         if replayed == slot.state_root:
-            return Audited(slot=slot, finding="agrees", replayed=replayed, seconds=self._clock() - began)
+            return Audited(
+                slot=slot, place=view.place, finding="agrees", replayed=replayed, seconds=self._clock() - began
+            )
         again = self._source.fresh(segment).state_root(runs)
         if again != replayed:
             raise MachineFault(
-                f"Two replays of round {slot.round} of task {slot.task} gave {root_hex(replayed)} and "
-                f"{root_hex(again)}.",
+                f"Two replays of {view.name} gave {root_hex(replayed)} and {root_hex(again)}.",
                 remedy="Nothing was challenged. Try `trainledger selftest`, and check this machine's memory.",
             )
         return Audited(
             slot=slot,
+            place=view.place,
             finding="differs",
             replayed=replayed,
             seconds=self._clock() - began,
             problem=f"the replay ends in {root_hex(replayed)}, but {root_hex(slot.state_root)} was submitted.",
         )
 
-    def _challenged(self, view: TaskView, found: Audited) -> Audited:
+    def _challenged(self, view: SlotView, found: Audited) -> Audited:
         """The finding with the game that was opened about it.
 
         Raises:
@@ -283,7 +296,7 @@ class Auditor:
                 "tokens of free stake",
                 free,
                 bond,
-                remedy=f"Round {slot.round} of task {slot.task} is wrong, and a challenge locks a bond of "
+                remedy=f"{view.title} is wrong, and a challenge locks a bond of "
                 f"{format_tokens(bond)} tokens: add stake with `trainledger account stake` while its window is open.",
             )
         truth = self._source.truth(self._segment(view))
@@ -294,22 +307,23 @@ class Auditor:
         self._games.add(game)
         self._reporter.say(
             "challenged",
-            f"Challenged round {slot.round} of task {slot.task} with a bond of {format_tokens(bond)} tokens: "
-            f"game {game}.",
+            f"Challenged {view.name} with a bond of {format_tokens(bond)} tokens: game {game}.",
             task=slot.task,
             round=slot.round,
+            slot=slot.slot,
             game=game,
             bond=str(bond),
         )
         return dataclasses.replace(found, game=game)
 
-    def _note(self, key: _Key, found: Audited) -> None:
+    def _note(self, view: SlotView, found: Audited) -> None:
+        key = _key(view.slot)
         before = self._known.get(key)
         self._known[key] = found
         self.summary.audited = list(self._known.values())
         if before is not None and dataclasses.replace(before, seconds=found.seconds) == found:
             return
-        where = f"Round {found.slot.round} of task {found.slot.task}"
+        where = view.title
         text = {
             "agrees": f"{where} is right: the replay gives the same state ({found.seconds:.1f} s).",
             "differs": f"{where} is WRONG: {found.problem}",
@@ -317,8 +331,8 @@ class Auditor:
         }[found.finding]
         self._reporter.say("audited", text, **found.as_json())
 
-    def _finalise(self, view: TaskView) -> bool:
-        """Closes a round that was found right, where its own worker has not done so."""
+    def _finalise(self, view: SlotView) -> bool:
+        """Closes what was found right, where its own worker has not done so; and merges of inputs that are gone."""
         slot = view.slot
         found = self._known.get(_key(slot))
         if slot.status is not SlotStatus.SUBMITTED:
@@ -327,17 +341,22 @@ class Auditor:
         if found is None or found.finding != "agrees" or slot.open_games or not due:
             return False
         try:
-            self._chain.finalise(slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root)
+            self._chain.finalise(
+                slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root, slot=slot.slot
+            )
         except ContractReverted:
-            return False  # somebody was faster, or a dispute was opened: the next look shows which
-        self._reporter.say(
-            "finalised", f"Finalised round {slot.round} of task {slot.task}.", task=slot.task, round=slot.round
-        )
+            # Somebody was faster, or a dispute was opened, or a merge waits for its inputs: the next look shows which.
+            return False
+        self._reporter.say("finalised", f"Finalised {view.name}.", task=slot.task, round=slot.round, slot=slot.slot)
         return True
 
-    def _segment(self, view: TaskView) -> Segment:
-        base = self._chain.base_root(view.slot.task, view.slot.round)
-        return Segment.of_slot(view.task, view.slot, base)
+    def _segment(self, view: SlotView) -> Segment:
+        slot = view.slot
+        if view.merge:
+            base = self._chain.inputs_root(slot.task, slot.round, slot.generation)
+        else:
+            base = self._chain.base_root(slot.task, slot.round)
+        return Segment.of_slot(view.task, slot, base)
 
     def _note_ends(self) -> None:
         for game in sorted(self._games - self._player.running):
@@ -353,7 +372,7 @@ class Auditor:
             return False
         if self._options.once:
             return True  # what could not be checked is in the summary
-        return self._options.exit_when_done and self._board.all_over and not self._player.waits_for_award
+        return self._options.exit_when_done and self._watch.all_over and not self._player.waits_for_award
 
 
 def _key(slot: Slot) -> _Key:

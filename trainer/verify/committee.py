@@ -18,10 +18,11 @@ from ledger.atomic import write_atomically
 from ledger.audits.records import VOTES, Audit, Ballot, Budget, Stage, attempt_key, commitment_of, split_key
 from ledger.canonical import parse_json_strict
 from ledger.errors import ChainError, ContractReverted, DataError, MachineFault, SpecificationError
-from ledger.types import Slot, SlotStatus
+from ledger.rounds import describe_slot
+from ledger.types import Slot, SlotStatus, Task
 from trainer.dispute.segments import Segment
 from trainer.dispute.truth import SegmentTruth
-from trainer.worker.board import TaskView
+from trainer.verify.watch import SlotView
 from trainer.worker.lease import is_outage
 from trainer.worker.progress import Reporter
 
@@ -36,13 +37,14 @@ class CommitteeChain(Protocol):
 
     def chain_time(self) -> int: ...
     def block_number(self) -> int: ...
+    def task(self, number: int, /) -> Task: ...
     def seats_of(self, owner: str, /) -> int: ...
     def audit_budget(self, task: int, /) -> Budget: ...
     def audit(self, key: int, /) -> Audit: ...
     def ballot(self, key: int, auditor: str, /) -> Ballot: ...
     def votes_of(self, key: int, auditor: str, /) -> int: ...
     def drawn_seat(self, key: int, vote: int, /) -> tuple[int, str, bool]: ...
-    def request_audit(self, task: int, round_number: int, attempt: int, state_root: bytes, /) -> int: ...
+    def request_audit(self, task: int, round_number: int, attempt: int, state_root: bytes, slot: int = 0, /) -> int: ...
     def draw_audit(self, key: int, /) -> object: ...
     def commit_finding(self, key: int, seed: bytes, auditor: str, commitment: bytes, /) -> object: ...
     def reveal_finding(
@@ -151,7 +153,7 @@ class CommitteeMember:
         now = self._chain.chain_time() if self._open else 0
         return any(self._unsettled(key, now) for key in self._open)
 
-    def turn(self, views: Sequence[TaskView], segment_of: Callable[[TaskView], Segment]) -> bool:
+    def turn(self, views: Sequence[SlotView], segment_of: Callable[[SlotView], Segment]) -> bool:
         """Does one thing that is due, if any. `segment_of` gives what a submission is about.
 
         Raises:
@@ -188,7 +190,7 @@ class CommitteeMember:
     def _stage(self, audit: Audit) -> Stage:
         return audit.stage(now=self._chain.chain_time(), block=self._chain.block_number())
 
-    def _take_part(self, view: TaskView, segment_of: Callable[[TaskView], Segment]) -> bool:
+    def _take_part(self, view: SlotView, segment_of: Callable[[SlotView], Segment]) -> bool:
         slot, key = view.slot, _key_of(view.slot)
         audit = self._chain.audit(key)
         match self._stage(audit):
@@ -210,7 +212,7 @@ class CommitteeMember:
         if not self._chain.audit_budget(slot.task).audits_left:
             self._again[key] = self._clock() + _PAUSE
             return False
-        self._chain.request_audit(slot.task, slot.round, slot.attempt, slot.state_root)
+        self._chain.request_audit(slot.task, slot.round, slot.attempt, slot.state_root, slot.slot)
         self._say("audit-asked", key, "its audit was asked for.")
         return True
 
@@ -298,9 +300,10 @@ class CommitteeMember:
         del self._open[key]
 
     def _say(self, event: str, key: int, text: str, **fields: object) -> None:
-        task, number, _, attempt = split_key(key)
-        where = f"Round {number} of task {task}"
-        self._reporter.say(event, f"{where}: {text}", task=task, round=number, attempt=attempt, **fields)
+        task, number, slot, attempt = split_key(key)
+        place = describe_slot(self._chain.task(task).parameters, number, slot)
+        where = f"{place[0].upper()}{place[1:]} of task {task}"
+        self._reporter.say(event, f"{where}: {text}", task=task, round=number, slot=slot, attempt=attempt, **fields)
 
 
 def _key_of(slot: Slot) -> int:

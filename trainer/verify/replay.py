@@ -1,14 +1,14 @@
-"""Replaying one round: run the program from the round's base and compare what comes out with what was submitted."""
+"""Replaying one slot: run the programs from what it starts from and compare what comes out with what was submitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ledger.types import Checkpoint
 from trainer.commit.states import state_root
 from trainer.engine.engines import Engine
-from trainer.engine.segment import StepReport, run_segment
+from trainer.engine.segment import StepReport, run_merge, run_segment
 from trainer.engine.state import State, heldout_loss_bits
 from trainer.materials import Materials
 
@@ -37,28 +37,37 @@ def replay_round(
     base: State,
     claim: Checkpoint,
     *,
+    slot: int = 0,
+    inputs: Sequence[State | None] | None = None,
     engine: Engine | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> ReplayResult | None:
-    """Trains the claim's steps from `base` and compares. None where `should_stop` ended it early.
+    """Trains the claim's steps from `base`, or merges, and compares. None where `should_stop` ended it early.
 
-    `engine` None takes the reference; every engine gives the same bits.
+    The states must be those that the claim names; the caller has checked that.
 
-    `base` must be the state that the claim's parent root names; the caller has checked that.
+    Args:
+        slot: that trained; it decides the batches.
+        inputs: of a merge, the state of each slot in order, None where one is missing; None where nothing is merged.
+        engine: None takes the reference; every engine gives the same bits.
 
     Raises:
         ResourceError: memory ran out.
     """
-    result = run_segment(
-        materials.program,
-        materials.dataset,
-        base,
-        steps=claim.steps,
-        engine=engine,
-        on_step=on_step,
-        should_stop=should_stop,
-    )
+    if inputs is not None:
+        result = run_merge(materials.program, materials.dataset, base, inputs, engine=engine)
+    else:
+        result = run_segment(
+            materials.program,
+            materials.dataset,
+            base,
+            steps=claim.steps,
+            engine=engine,
+            slot=slot,
+            on_step=on_step,
+            should_stop=should_stop,
+        )
     if not result.completed:
         return None
     return ReplayResult(

@@ -31,8 +31,8 @@ class ChainReader(Protocol):
 
     def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes: ...
 
-    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> list[bytes] | None:
-        """State roots that a merge takes: the base's, then each slot's; None where the round never took these."""
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        """State roots that a merge takes: the base's, then each slot's; empty where the round never took these."""
         ...
 
     def checkpoint(self, task: int, round_number: int, /) -> Checkpoint: ...

@@ -21,8 +21,9 @@ from ledger.errors import (
 )
 from ledger.performance import bits_float
 from ledger.types import Slot, SlotStatus
-from trainer.checkpoints import save_state
+from trainer.checkpoints import load_state, save_state
 from trainer.commit.states import loss_proof
+from trainer.differences import save_difference
 from trainer.engine.engines import Engine
 from trainer.engine.segment import StepReport, run_merge, run_segment
 from trainer.engine.state import State, heldout_loss_bits, step_of, steps_between
@@ -248,11 +249,10 @@ class RoundRunner:
 
     def _publish(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> None:
         """Puts the state into the store before anybody is told its root. A store that is down is waited for."""
-        materials = prepared.materials
         began, pause, silent = time.monotonic(), self._options.poll_seconds, False
         while True:
             try:
-                root = save_state(materials.store, trained.state, materials.layout)
+                root = self._save(prepared, trained.state)
                 break
             except DataError as error:
                 if not silent:
@@ -273,6 +273,14 @@ class RoundRunner:
             round=prepared.key.round,
             state_root=root,
         )
+
+    def _save(self, prepared: Prepared, state: State) -> bytes:
+        """Stores a state: that of a slot among several as its difference to the base, which its merge has anyway."""
+        store, layout, key = prepared.materials.store, prepared.materials.layout, prepared.key
+        if prepared.is_merge or not prepared.materials.task.parameters.merges:
+            return save_state(store, state, layout)
+        base = prepared.start if prepared.snapshot is None else load_state(store, key.base_root, layout)
+        return save_difference(store, state, base, layout, base_root=key.base_root)
 
     def _wait_for_store(self, lease: Lease, seconds: float) -> None:
         """Waits while the lease stands. Raises LeaseLost when it does not, and what a stop asks for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from ledger.rounds import describe_slot
 from ledger.types import Round, Slot, SlotStatus, TaskParameters
 from trainer.worker.policy import Reason, claimable, mine
 
@@ -78,12 +79,4 @@ def to_release(parameters: TaskParameters, slot: Slot, state: Round | None, inpu
 
 def slot_name(parameters: TaskParameters, task: int, round_number: int, slot: int) -> str:
     """As users read it: "round 2 of task 1", "slot 3 of round 2 of task 1", "the merge of round 2 of task 1"."""
-    return f"{place_name(parameters, round_number, slot)} of task {task}"
-
-
-def place_name(parameters: TaskParameters, round_number: int, slot: int) -> str:
-    """The same without the task."""
-    place = f"round {round_number}"
-    if not parameters.merges:
-        return place
-    return f"the merge of {place}" if parameters.is_merge(slot) else f"slot {slot} of {place}"
+    return f"{describe_slot(parameters, round_number, slot)} of task {task}"

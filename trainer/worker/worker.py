@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ledger.amounts import format_tokens
 from ledger.client import refusal_of
 from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
+from ledger.rounds import describe_slot
 from ledger.ticket import Ticket
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
@@ -32,7 +33,7 @@ from trainer.worker.policy import (
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter
 from trainer.worker.round import RESUME, MoveDue, Prepared, RoundDone, RoundRunner, describe_lease
-from trainer.worker.slots import place_name, slot_name, slots_to_try, what_it_waits_for
+from trainer.worker.slots import slot_name, slots_to_try, what_it_waits_for
 from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
 from trainer.worker.upkeep import Upkeep
@@ -441,7 +442,7 @@ class Worker:
 def _why_refused(refusal: ContractReverted | TransactionFailed, prepared: Prepared) -> Reason:
     """A refused claim in words; losing the race for a slot is the usual one."""
     error = refusal_of(refusal) or type(refusal).__name__
-    name = place_name(prepared.materials.task.parameters, prepared.key.round, prepared.key.slot)
+    name = describe_slot(prepared.materials.task.parameters, prepared.key.round, prepared.key.slot)
     about = (prepared.key.round, prepared.key.slot)
     if error in _RACES:
         return Reason("raced", f"another worker was faster with {name}", about)

@@ -12,6 +12,7 @@ from ledger.amounts import format_tokens
 from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
 from trainer.commit.states import inputs_root
+from trainer.differences import load_slot_state
 from trainer.engine.engines import Engine, ReferenceEngine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
@@ -167,24 +168,29 @@ class Workshop:
             )
         roots = [key.base_root]
         if materials.task.parameters.is_merge(key.slot):
-            roots = self._chain.merge_inputs(key.task, key.round, key.base_root) or []
+            roots = list(self._chain.merge_inputs(key.task, key.round, key.base_root))
             if not roots or inputs_root(roots[0], roots[1:]) != key.base_root:
                 return Reason(
                     "inputs", f"the inputs of the merge of round {key.round} changed just now", (key.base_root,)
                 )
         watch = self._download_watch()
 
-        def loaded(root: bytes) -> State:
-            return load_state(
-                materials.store,
-                root,
-                materials.layout,
-                self._bases,
-                progress=lambda done, total: watch("a state", done, total),
+        start = load_state(
+            materials.store,
+            roots[0],
+            materials.layout,
+            self._bases,
+            progress=lambda done, total: watch("the first state", done, total),
+        )
+
+        def slot_state(root: bytes) -> State | None:
+            if root == roots[0]:
+                return None
+            return load_slot_state(
+                materials.store, root, start, materials.layout, base_root=roots[0], folder=self._bases
             )
 
-        start = loaded(roots[0])
-        merged = tuple(None if root == roots[0] else loaded(root) for root in roots[1:])
+        merged = tuple(slot_state(root) for root in roots[1:])
         self._forget_old_bases()
         return Prepared(
             key=key, materials=materials, start=start, base_step=step_of(start), snapshot=None, merged=merged or None
