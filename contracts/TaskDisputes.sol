@@ -99,8 +99,9 @@ abstract contract TaskDisputes is TaskReader, ReentrancyGuardTransient {
         if (status == SlotStatus.Finalised) {
             winner = IDisputeGame(_DISPUTE_GAME).earliest(task, round, slot, attempt, redone.stateRoot);
         } else {
-            // A closed task takes no more claims: its open slot is never redone.
-            bool given = terms.phase == TaskStorage.Phase.Closed && status == SlotStatus.Open;
+            // A closed task takes no more claims, and nor does a round that ended: its open slot is never redone.
+            bool over = terms.phase == TaskStorage.Phase.Closed || round < terms.currentRound;
+            bool given = over && status == SlotStatus.Open;
             require(given, WrongStatus(status, SlotStatus.Finalised));
         }
 

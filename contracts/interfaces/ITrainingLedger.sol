@@ -333,7 +333,7 @@ interface ITrainingLedger {
 
     /// @notice Anybody: takes the bond of a fallen submission once its slot has found its state. Half is burned; half is
     /// credited to the earliest challenger of that attempt who had committed to that state (`IDisputeGame.earliest`), or
-    /// burned too. Where the task was closed and the slot is not redone, the half is that of the winner of the game.
+    /// burned too. Where the task was closed, or the round ended without it, the half is that of the winner of the game.
     function awardFall(TaskId task, uint32 round, uint32 slot, uint32 attempt) external;
 
     /// @notice Dispute game only: a game about a submission began. Locks the task's bond in the challenger's stake.

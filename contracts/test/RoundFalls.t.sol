@@ -122,6 +122,30 @@ contract RoundFallsTest is RoundFixture {
         vm.assertTrue(inputs == inputsRoot(roots), "missing slots are the base");
     }
 
+    function test_fall_redoThatNeverComesStillCostsTheBond() public {
+        _freshRound();
+        fell(_task, 1, TRUTH);
+        vm.warp(uint256(stateOf(_task).deadline) + 1);
+        collectAll(_task);
+        finaliseSlot(_task, 0);
+        finaliseSlot(_task, 2);
+        finaliseSlot(_task, SLOTS); // void: its inputs were others
+        play(_task, SLOTS, MERGED);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                ITrainingLedger.WrongStatus.selector,
+                ITrainingLedger.SlotStatus.Open,
+                ITrainingLedger.SlotStatus.Finalised
+            )
+        );
+        ledger.awardFall(_task, 0, 1, 0);
+        finaliseSlot(_task, SLOTS);
+        ledger.awardFall(_task, 0, 1, 0);
+        vm.assertEq(lockedOf(WORKER), 0, "no bond is stuck");
+        vm.assertEq(vault.creditOf(CHALLENGER), BOND / 2, "who proved it");
+        assertSolvent();
+    }
+
     function test_fall_belowTheQuorumEverybodyMayClaim() public {
         _freshRound();
         fell(_task, 1, TRUTH);

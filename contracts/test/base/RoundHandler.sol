@@ -141,7 +141,9 @@ contract RoundHandler is RoundFixture {
         Fallen memory fallen = _fallen[which];
         ITrainingLedger.Slot memory slot = ledger.getSlot(fallen.task, fallen.round, fallen.slot);
         bool redone = slot.status == ITrainingLedger.SlotStatus.Finalised;
-        bool given = slot.status == ITrainingLedger.SlotStatus.Open && ledger.getTask(fallen.task).closed;
+        ITrainingLedger.Task memory task = ledger.getTask(fallen.task);
+        bool over = task.closed || fallen.round < task.currentRound;
+        bool given = slot.status == ITrainingLedger.SlotStatus.Open && over;
         if (!redone && !given) return;
         address winner = CHALLENGER;
         if (redone) {
@@ -153,7 +155,7 @@ contract RoundHandler is RoundFixture {
         burned += BOND - awarded;
         _fallen[which] = _fallen[_fallen.length - 1];
         _fallen.pop();
-        ++done["award"];
+        ++done[redone ? "award" : "award of what was not redone"];
     }
 
     function closeOne(uint256 luck) external {

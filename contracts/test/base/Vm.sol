@@ -11,6 +11,7 @@ interface Vm {
 
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
+    function pauseGasMetering() external;
     function setBlockhash(uint256 number, bytes32 blockHash) external;
     function prank(address sender) external;
     function startPrank(address sender) external;
