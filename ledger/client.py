@@ -297,7 +297,7 @@ class LedgerClient(LedgerReader):
         try:
             return self._write(self._ledger.functions.awardFall(task, round_number, slot, attempt), task=task)
         except (ContractReverted, TransactionFailed) as problem:
-            if _refusal_of(problem) == "NothingToAward" and self._is_awarded(task, round_number, attempt, slot):
+            if refusal_of(problem) == "NothingToAward" and self._is_awarded(task, round_number, attempt, slot):
                 return None
             raise
 
@@ -350,7 +350,7 @@ class LedgerClient(LedgerReader):
         try:
             return self._write(call, task=task)
         except (ContractReverted, TransactionFailed) as problem:
-            if _refusal_of(problem) == done:
+            if refusal_of(problem) == done:
                 return None
             raise
 
@@ -397,7 +397,7 @@ class LedgerClient(LedgerReader):
         self._write(self._token.functions.approve(self.deployment.vault, amount))
 
 
-def _refusal_of(problem: ContractReverted | TransactionFailed) -> str | None:
+def refusal_of(problem: ContractReverted | TransactionFailed) -> str | None:
     """Name of the contract's refusal; of a transaction that somebody else's was mined before, what it meets now."""
     found = problem if isinstance(problem, ContractReverted) else problem.__cause__
     return found.error if isinstance(found, ContractReverted) else None

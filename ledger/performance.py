@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 
-from ledger.types import TaskParameters
+from ledger.types import Slot, TaskParameters
 
 FIXED_POINT_BITS = 64
 _LARGEST = 1 << 128  # magnitudes from 2**64 on count as 2**64
@@ -64,6 +64,13 @@ def pay_for(parameters: TaskParameters, *, round_number: int, steps: int, loss_b
     gain, need = _gain_and_need(parameters, round_number=round_number, loss_bits=loss_bits)
     earned = parameters.slot_reward * steps * min(gain * parameters.rounds, need)
     return earned // (parameters.steps_per_round * need)
+
+
+def pay_of(parameters: TaskParameters, slot: Slot) -> int:
+    """Pay in wei for what is submitted in a slot: for training as `pay_for` has it, for a merge what the task says."""
+    if parameters.is_merge(slot.slot):
+        return parameters.merge_reward
+    return pay_for(parameters, round_number=slot.round, steps=slot.steps, loss_bits=slot.heldout_loss)
 
 
 def explain_pay(

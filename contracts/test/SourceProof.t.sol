@@ -29,11 +29,48 @@ contract SourceHarness {
 /// @title Tensors of the state before a run, and of the states that a merge takes (docs/rounds.md, "Merge programs")
 contract SourceProofTest is Fixture {
     uint256 private constant MOST = 20;
+    string private constant VECTORS = "tests/vectors/commitments.json";
+    string private constant VECTOR_TYPE =
+        "Case(uint256 state_tensors,string inputs_root,Proof[] proofs)Proof(uint256 state,uint256 tensor,string tensor_root,string[] in_state,string[] in_inputs)";
+
+    struct Shown {
+        uint256 state;
+        uint256 tensor;
+        string tensorRoot;
+        string[] inState;
+        string[] inInputs;
+    }
+
+    struct Vector {
+        uint256 stateTensors;
+        string inputsRoot;
+        Shown[] proofs;
+    }
 
     SourceHarness private _harness;
 
     function setUp() public override {
         _harness = new SourceHarness();
+    }
+
+    function test_rootBefore_sharedVectors() public view {
+        bytes memory encoded = vm.parseJsonTypeArray(vm.readFile(VECTORS), ".inputs", VECTOR_TYPE);
+        Vector[] memory vectors = abi.decode(encoded, (Vector[]));
+        vm.assertGe(vectors.length, 5, "too few vectors");
+        for (uint256 i = 0; i < vectors.length; ++i) {
+            uint256 inputs = 0; // a proof of the last state is among them
+            for (uint256 j = 0; j < vectors[i].proofs.length; ++j) {
+                if (vectors[i].proofs[j].state > inputs) inputs = vectors[i].proofs[j].state;
+            }
+            for (uint256 j = 0; j < vectors[i].proofs.length; ++j) {
+                Shown memory shown = vectors[i].proofs[j];
+                uint256 number = shown.state * vectors[i].stateTensors + shown.tensor;
+                bytes32 root = _harness.rootBefore(
+                    vectors[i].stateTensors, inputs, number, vm.parseBytes32(_hex(shown.tensorRoot)), _whole(shown)
+                );
+                vm.assertEq(root, vm.parseBytes32(_hex(vectors[i].inputsRoot)), vm.toString(i));
+            }
+        }
     }
 
     function testFuzz_rootBefore_leadsFromAnyTensorToTheInputs(uint8 tensors, uint8 inputs, uint256 place, uint256 seed)
@@ -158,6 +195,19 @@ contract SourceProofTest is Fixture {
         source.path = InputTrees.path(states, state, tensor);
         scene.stateBefore = Root.wrap(InputTrees.inputsRoot(states));
         (scene.inputs, scene.states) = (uint8(inputs), uint32(tensors));
+    }
+
+    function _whole(Shown memory shown) private pure returns (bytes32[] memory path) {
+        path = new bytes32[](shown.inState.length + shown.inInputs.length);
+        for (uint256 i = 0; i < path.length; ++i) {
+            bool lower = i < shown.inState.length;
+            string memory text = lower ? shown.inState[i] : shown.inInputs[i - shown.inState.length];
+            path[i] = vm.parseBytes32(_hex(text));
+        }
+    }
+
+    function _hex(string memory digits) private pure returns (string memory) {
+        return string.concat("0x", digits);
     }
 
     function _tensorRoot(IStepReferee.Source memory source) private pure returns (bytes32) {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_proof, merkle_root, seal, verify_proof
-from trainer.commit.proofs import climb
+from trainer.commit.proofs import before_depth, climb, root_before
 from trainer.commit.states import inputs_root, loss_proof, root_of_leaves, state_leaves, state_root
 from trainer.commit.tensors import DTYPE_NUMBERS, tensor_bytes, tensor_root
 from trainer.program.exact import DType
@@ -114,6 +114,22 @@ def test_inputs_root_equals_golden(case: dict[str, Any]) -> None:
     assert inputs_root(base, [one or base for one in slots]) == root
     if slots != slots[::-1]:  # the order is the slots'
         assert inputs_root(base, slots[::-1]) != root
+
+
+@pytest.mark.parametrize("case", GOLDEN["inputs"], ids=lambda c: f"{len(c['slots'])}-{c['state_tensors']}")
+def test_root_before_is_that_of_all_inputs(case: dict[str, Any]) -> None:
+    tensors, slots = case["state_tensors"], len(case["slots"])
+    roots = [case["base"], *(one or case["base"] for one in case["slots"])]
+    for proof in case["proofs"]:
+        number, root = proof["state"] * tensors + proof["tensor"], bytes.fromhex(proof["tensor_root"])
+        path = [bytes.fromhex(one) for one in (*proof["in_state"], *proof["in_inputs"])]
+        assert len(path) == before_depth(tensors, slots)
+        assert root_before(tensors, slots, number, root, path).hex() == case["inputs_root"]
+        # No other place has it but that tensor of the same state again, which a missing slot is.
+        for other in range(tensors * (slots + 1)):
+            if root_before(tensors, slots, other, root, path).hex() == case["inputs_root"]:
+                assert other % tensors == proof["tensor"]
+                assert roots[other // tensors] == roots[proof["state"]]
 
 
 @pytest.mark.parametrize("case", GOLDEN["inputs"], ids=lambda c: f"{len(c['slots'])}-{c['state_tensors']}")

@@ -128,7 +128,12 @@ class ChainWorld:
 
 def post_world(at: World, accounts: Accounts) -> ChainWorld:
     """Posts the world's task by "requester"; nobody could fetch its data, and nobody has to."""
-    parameters = TaskParameters(
+    return ChainWorld(at, accounts, accounts("requester").post_task(parameters_of(at), ""))
+
+
+def parameters_of(at: World) -> TaskParameters:
+    """Of a task of one round over the world's programs and its first state."""
+    return TaskParameters(
         specification_hash=b"\x05" * 32,
         program_root=at.plain.task_program,
         dataset_root=at.plain.dataset,
@@ -143,7 +148,6 @@ def post_world(at: World, accounts: Accounts) -> ChainWorld:
         lease_seconds=LEASE,
         challenge_window=WINDOW,
     )
-    return ChainWorld(at, accounts, accounts("requester").post_task(parameters, ""))
 
 
 def loss_siblings(run: RunValues) -> list[bytes]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
-from arena import dispute
-from dispute_programs import base_state, dataset
+from arena import dispute, matter_of
+from dispute_programs import base_state, dataset, task
 from liars import Plant, plants
-from merge_programs import SLOTS, merged_task, slot_state
-from plain_truth import Lies
+from merge_programs import SLOTS, merge_inputs, merged_task, slot_state
+from plain_truth import Lies, record_of
+from small_programs import engine
 from test_game_matrix import check, random_games
 from test_game_rules import replayed
 from torch import Tensor
@@ -19,14 +21,83 @@ from worlds import LONG, LONGEST, SHORT, merge_world, random_merge_world
 
 from ledger.disputes.moves import ProgramProof
 from ledger.disputes.positions import Phase
-from trainer.dispute import judge
+from trainer.commit.hashing import Kind, leaf, merkle_proof, merkle_root, seal
+from trainer.commit.states import inputs_root, state_root
+from trainer.commit.tensors import tensor_root
+from trainer.dispute import judge, runs
 from trainer.dispute.explain import explain, program_of
+from trainer.dispute.proving import Refused, entered_run
 from trainer.dispute.truth import SegmentTruth
 from trainer.dispute.values import RunValues, Truth
+from trainer.engine.engines import Engine, ReferenceEngine
+from trainer.engine.segment import run_merge
 from trainer.engine.state import State
+from trainer.program.exact import program_root
 from trainer.program.exact.operations import Load
 
 MERGE, EVALUATION = 0, 1
+
+
+@pytest.mark.parametrize("make", [ReferenceEngine, engine], ids=["reference", "compiled"])
+def test_truth_of_a_merge_is_what_merging_gives(make: Callable[[], Engine]) -> None:
+    on = make()
+    base, inputs, program = base_state(LONG), merge_inputs(LONG), merged_task(LONG)
+    truth = SegmentTruth(program, dataset(), base, steps=1, inputs=inputs, slot=SLOTS, engine=on)
+    roots = [None if state is None else state_root(state.values()) for state in inputs]
+    assert truth.state_root(0) == inputs_root(state_root(base.values()), roots)
+    assert truth.state_root(2) == state_root(run_merge(program, dataset(), base, inputs, engine=on).state.values())
+    for number in range(2):
+        assert truth.run(number).state_before == truth.state_root(number)
+        assert truth.run(number).state_after == truth.state_root(number + 1)
+    assert len(truth.state(0)) == (SLOTS + 1) * len(truth.state(1)) == (SLOTS + 1) * len(truth.state(2))
+
+
+@pytest.mark.parametrize(
+    ("count", "steps", "merges"), [(2, 1, True), (4, 1, True), (3, 2, True), (3, 0, True), (3, 1, False)]
+)
+def test_truth_of_no_merge_of_the_task_is_refused(count: int, steps: int, merges: bool) -> None:
+    program = merged_task(SHORT) if merges else task(SHORT)
+    with pytest.raises(ValueError, match=f"no merge of {count} states in {steps} steps"):
+        SegmentTruth(program, dataset(), base_state(SHORT), steps=steps, inputs=[None] * count)
+
+
+def test_truth_of_a_merge_hashes_a_missing_slot_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    monkeypatch.setattr(runs, "tensor_root", lambda tensor: hashed.append(tensor) or tensor_root(tensor))
+    truth = SegmentTruth(merged_task(SHORT), dataset(), base_state(SHORT), steps=1, inputs=[None] * SLOTS)
+    assert truth.state_root(0) == inputs_root(state_root(base_state(SHORT).values()), [None] * SLOTS)
+    assert len(hashed) == len(base_state(SHORT))
+
+
+@pytest.mark.parametrize(
+    ("place", "merges", "number", "takes"),
+    [
+        (1, False, 0, 0),
+        (2, False, 1, 0),
+        (5, True, 0, SLOTS),
+        (2, True, 1, 0),
+        (1, False, 0, SLOTS),  # from here on the header is of another kind of program than the run
+        (2, False, 1, SLOTS),
+        (5, True, 0, 0),
+        (2, True, 1, SLOTS),
+    ],
+)
+def test_entering_a_run_needs_as_many_inputs_as_its_kind(place: int, merges: bool, number: int, takes: int) -> None:
+    program = (merged_task(SHORT).merge if takes else task(SHORT).training).program  # type: ignore[union-attr]  # it has one
+    records = [b"TLXT\x00\x02\x00\x00" + bytes(8), *(bytes(32) for _ in range(5))]
+    records[place] = program_root(program)
+    leaves = [leaf(Kind.PROGRAM, record) for record in records]
+    root = seal(Kind.PROGRAM, 2, 6, merkle_root(Kind.PROGRAM, leaves))
+    matter = matter_of(merge_world(SHORT).plain, submitted=bytes(32), claimed=bytes(32))
+    matter = replace(matter, task_program=root, merge=merges)
+    seed, path = (tuple(merkle_proof(Kind.PROGRAM, leaves, at)) for at in (0, place))
+    proof = ProgramProof(0, seed, records[place], path, record_of(program, 0))
+    if takes == (SLOTS if place == 5 else 0):
+        run = entered_run(matter, number, b"before".ljust(32), proof)
+        assert (run.program, run.inputs, run.states) == (records[place], takes, 5)
+    else:
+        with pytest.raises(Refused, match="WrongRecord"):
+            entered_run(matter, number, b"before".ljust(32), proof)
 
 
 def test_games_about_merges_spread_over_all_lies_honest_side_wins() -> None:
@@ -129,17 +200,17 @@ def test_games_about_merges_against_random_moves_honest_side_wins() -> None:
 
 
 def test_explain_names_the_merge_program_and_a_tensor_once() -> None:
-    at, task = merge_world(LONG), merged_task(LONG)
-    program = task.merge.program if task.merge is not None else None
+    at, programs = merge_world(LONG), merged_task(LONG)
+    program = programs.merge.program if programs.merge is not None else None
     assert program is not None
     number = next(n for n, one in enumerate(program.operations) if one.code.name == "CAT")
     found = {one.position.phase: one.position for one, _ in replayed(at, f"cat {number} element 0 alone", run=MERGE)}
-    assert program_of(task, found[Phase.CHUNK]).program == program
+    assert program_of(programs, found[Phase.CHUNK]).program == program
     said = explain(program, found[Phase.CHUNK])
     assert said is not None
     assert (said.program, said.near) == ("merge", ("parameter.x",))
     ended = {one.position.phase: one.position for one, _ in replayed(at, "state moment.unused root", run=EVALUATION)}
-    assert program_of(task, ended[Phase.TRACE]) is task.evaluation
+    assert program_of(programs, ended[Phase.TRACE]) is programs.evaluation
 
 
 @pytest.mark.full

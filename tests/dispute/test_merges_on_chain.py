@@ -198,6 +198,20 @@ def test_referee_and_judge_refuse_every_other_state_of_a_merge(referee: Referee)
     assert refused.total() > 10
 
 
+def test_referee_and_judge_refuse_a_state_behind_the_last(referee: Referee) -> None:
+    """A record may say anything here: who asks has proved it."""
+    truth = truth_of(referee_world(3))
+    taken = truth.states * (truth.inputs + 1)
+    number = next(at for at, one in enumerate(truth.program.operations) if isinstance(one.attributes, Load))
+    evidence = element_evidence(truth, number, 0)
+    for behind in (taken, taken + 1, 2**32 - 1):
+        source = replace(evidence.sources[0], number=behind)
+        shown = replace(evidence, record=evidence.record[:-4] + behind.to_bytes(4, "big"), sources=(source,))
+        answer = of_judge("element", scene_of(truth, number), (0,), shown)
+        assert answer == of_contract(referee, "element", scene_of(truth, number), (0,), shown)
+        assert answer == ("WrongSource", {"given": behind, "needed": taken})
+
+
 @heavy
 @pytest.mark.parametrize("run", [MERGE, EVALUATION])
 @pytest.mark.parametrize("length", [SHORT, LONG])

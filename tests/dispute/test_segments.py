@@ -162,15 +162,25 @@ def do_round(world: World, tiny: TinyTask, after: State) -> None:
     chain.finalise(1, 0, attempt=0, state_root=root)
 
 
+class MergeChain(FakeChain):
+    """A chain that tells what merges take."""
+
+    roots: list[bytes]
+
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        return tuple(self.roots)
+
+
 class MergeWorld(World):
     """A round of the tiny task whose merge takes two states: what slot 0 has submitted, and a missing slot."""
 
     def __init__(self, tiny: TinyTask, states: list[State], folder: Path) -> None:
         merged = publish_tiny_task(folder / "store", rounds=3, steps=STEPS, other=merging(tiny.program))
         super().__init__(merged, folder)
-        self.chain.merge_inputs = lambda task, number, root: tuple(self.roots)
-        self.states, self.program = states, merged.program
+        self.program = merged.program
         self.roots = [state_root(states[number].values()) for number in (0, 1, 0)]
+        self.chain = MergeChain(self.ledger, ALICE)
+        self.chain.roots = self.roots
         for state in states:
             save_state(merged.store, state, merged.program.layout)
         self.segment = Segment(
@@ -182,15 +192,6 @@ class MergeWorld(World):
             task_program=merged.program.root,
             dataset=tiny.dataset.root,
             merge=True,
-        )
-
-    def source(self) -> SegmentSource:
-        return SegmentSource(
-            self.chain,
-            store_of=lambda task: self.store.url,
-            cache=self.folder / "cache",
-            journals=self.folder / "journals",
-            engine=engine(),
         )
 
 
@@ -234,11 +235,11 @@ def test_truth_of_a_merge_of_unknown_or_missing_states_is_a_data_error(
 ) -> None:
     world = MergeWorld(tiny, states, tmp_path)
     roots = world.roots
-    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], []):
-        world.roots = wrong
+    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], [], None):
+        world.chain.roots = wrong
         with pytest.raises(DataError, match="No states are known"):
             world.source().truth(world.segment)
-    world.roots = roots
+    world.chain.roots = roots
     Path(world.store.url.removeprefix("file://"), state_path(roots[1])).unlink()
     with pytest.raises(BlobMissing):
         world.source().truth(world.segment)

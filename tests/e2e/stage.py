@@ -190,12 +190,14 @@ class Stage:
         window: int = 60,
         target: float = 2.0,
         admission: str = "",
+        more: str = "",
     ) -> Path:
         (self.home / "corpus.txt").write_text(TEXT)
         path = self.home / f"task-{rounds}-{steps}-{lease}.toml"
-        path.write_text(
-            TASK_FILE.format(rounds=rounds, steps=steps, lease=lease, window=window, target=target, admission=admission)
+        text = TASK_FILE.format(
+            rounds=rounds, steps=steps, lease=lease, window=window, target=target, admission=admission
         )
+        path.write_text(text + more)
         return path
 
     def post(self, **sizes: Any) -> int:
@@ -208,7 +210,8 @@ class Stage:
             state = client.task(task)
             if state.complete:
                 return
-            slot = client.slot(task, state.current_round)
+            # The last slot of a round is submitted after all the others.
+            slot = client.slot(task, state.current_round, state.parameters.last_slot)
             left = slot.deadline - client.chain_time()
             if slot.status is SlotStatus.SUBMITTED and left >= 0:
                 self.chain.advance(left + 1)

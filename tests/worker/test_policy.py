@@ -88,10 +88,6 @@ TABLE: list[tuple[dict[str, Any], Reason]] = [
     ({"current_round": 3}, Reason("complete", "all 3 rounds are done")),
     ({"closed": True}, Reason("closed", "its requester has closed it")),
     (
-        {"slots_per_round": 4},
-        Reason("slots", "it asks for 4 workers a round; this version does one a round"),
-    ),
-    (
         {"slot": held(SlotStatus.OPEN)},
         Reason("reserved", f"round 1 is kept for {BOB}, who won the dispute about it, for 30 s more",
                (1, SlotStatus.OPEN, BOB, 2)),

@@ -13,6 +13,7 @@ from ledger.performance import pay_for
 from ledger.types import (
     ZERO_ADDRESS,
     Checkpoint,
+    Round,
     Slot,
     SlotStatus,
     StakeAccount,
@@ -138,6 +139,21 @@ class FakeChain:
         entry = self.ledger.read().lineage.get((task, round_number - 1))
         return entry.state_root if entry else bytes(32)
 
+    def round(self, task: int, round_number: int, /) -> Round:
+        raise reverted("isReady", "NotGrouped", task=task)
+
+    def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes:
+        return bytes(32)
+
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        return ()
+
+    def collect(self, task: int, round_number: int, generation: int, /) -> None:
+        raise reverted("collect", "NotGrouped", task=task)
+
+    def expire_lease(self, task: int, round_number: int, attempt: int, slot: int = 0, /) -> None:
+        raise AssertionError("no lease of a single slot is void")
+
     def checkpoint(self, task: int, round_number: int, /) -> Checkpoint:
         entry = self.ledger.read().lineage.get((task, round_number))
         if entry is None:
@@ -180,6 +196,7 @@ class FakeChain:
         attempt: int,
         worker: str,
         ticket: object = None,
+        slot: int = 0,
     ) -> None:
         books = self.ledger.writing("claim")
         current, held = self.task(task.number), self.slot(task.number, round_number)
@@ -224,6 +241,7 @@ class FakeChain:
         steps: int,
         loss_bits: int,
         proof: list[bytes],
+        slot: int = 0,
     ) -> None:
         books = self.ledger.writing("submit")
         held = self.slot(task, round_number)
@@ -247,7 +265,7 @@ class FakeChain:
         )
         self.ledger.writes.append(("submit", task, round_number, attempt, state_root))
 
-    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> None:
+    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes, slot: int = 0) -> None:
         books = self.ledger.writing("finalise")
         held, current = self.slot(task, round_number), self.task(task)
         if held.status is SlotStatus.FINALISED:

@@ -235,7 +235,7 @@ class SegmentTruth:
         # Until it has arrived, nobody knows where an interrupted run is.
         self._open = None
         while at < number:
-            self._step(run, merges=self.merge)
+            self._step(run)
             at += 1
             if at < number and at % self._spacing == 0:
                 self._keeper.keep(at, run.state())
@@ -247,12 +247,9 @@ class SegmentTruth:
         """Of the states that are kept in passing."""
         return max(1, -(-self.runs // _KEPT))
 
-    def _step(self, run: Run, *, merges: bool = False) -> None:
+    def _step(self, run: Run) -> None:
         if self._between is not None:
             self._between()
-        if merges:
-            run.step()  # a merge reads no tokens
-            return
         step = int(run.tensor(_STEP).item())
         run.step(DatasetBatches(data=self.data.data, seed=self.task.seed, slot=self.slot, step=step))
 

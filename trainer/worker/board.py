@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.errors import ContractReverted
-from ledger.performance import pay_for
-from ledger.types import Checkpoint, Slot, SlotStatus, Task
+from ledger.performance import pay_of
+from ledger.types import Round, Slot, SlotStatus, Task
 from trainer.worker.ports import ChainReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """A task at one look. `last_worker` did the round before the current one; `round_since` is local clock seconds."""
+    """A task at one look.
+
+    Attributes:
+        slots: of the current round; where the task is complete, of its last one.
+        slot: the one that is looked at: the one that ends the round, if nobody said otherwise (`at`).
+        state: where a round of several slots stands; None with one slot a round.
+        last_worker: who did the slot that ended the round before. round_since: local clock seconds.
+    """
 
     task: Task
+    slots: tuple[Slot, ...]
     slot: Slot
+    state: Round | None = None
     last_worker: str | None
     round_since: float
 
     @property
     def over(self) -> bool:
-        """Nothing will ever happen in this task again: no round left, or closed with no work in its slot."""
-        return self.task.complete or (self.task.closed and self.slot.status in (SlotStatus.OPEN, SlotStatus.FINALISED))
+        """Nothing will ever happen in this task again: no round left, or closed with no work in its slots."""
+        idle = all(slot.status in (SlotStatus.OPEN, SlotStatus.FINALISED) for slot in self.slots)
+        return self.task.complete or (self.task.closed and idle)
+
+    def at(self, slot: Slot) -> TaskView:
+        """The same, looking at another slot of the round."""
+        return dataclasses.replace(self, slot=slot)
 
 
 @dataclass
@@ -44,16 +59,17 @@ class Board:
         self._memory: dict[int, _Memory] = {}
         self._over: set[int] = set()
         self._block = -1
-        self._paid: dict[tuple[int, int], int] = {}
+        self._paid: dict[tuple[int, int, int], int] = {}
+        self._paid_before: set[tuple[int, int, int]] = set()  # final when this worker first looked
 
     @property
     def earned(self) -> int:
-        """Wei of this worker's rounds that became final since it started."""
+        """Wei of this worker's slots that became final since it started."""
         return sum(self._paid.values())
 
-    def paid_for(self, task: int, round_number: int) -> int:
-        """Wei of one of this worker's rounds that became final since it started; 0 for any other."""
-        return self._paid.get((task, round_number), 0)
+    def paid_for(self, task: int, round_number: int, slot: int = 0) -> int:
+        """Wei of one of this worker's slots that became final since it started; 0 for any other."""
+        return self._paid.get((task, round_number, slot), 0)
 
     @property
     def rounds_paid(self) -> int:
@@ -87,10 +103,23 @@ class Board:
             if number == self._only_task:
                 raise  # the user named it
             return None  # the chain lost blocks between the count and this read
+        first = task.number not in self._memory
         memory = self._remember(task)
-        # A complete task has no current round; its last slot is the one to show.
-        slot = self._chain.slot(number, min(task.current_round, task.parameters.rounds - 1))
-        view = TaskView(task=task, slot=slot, last_worker=memory.last_worker, round_since=memory.round_since)
+        # A complete task has no current round; its last one is to be shown.
+        current = min(task.current_round, task.parameters.rounds - 1)
+        slots = self._slots(task, current)
+        if task.parameters.merges and first:
+            self._paid_before.update(_place(slot) for slot in slots if slot.status is SlotStatus.FINALISED)
+        elif task.parameters.merges:
+            self._note_pay(task, slots)  # slots of a round become final one by one
+        view = TaskView(
+            task=task,
+            slots=slots,
+            slot=slots[-1],
+            state=self._chain.round(number, current) if task.parameters.merges else None,
+            last_worker=memory.last_worker,
+            round_since=memory.round_since,
+        )
         if view.over:
             self._over.add(number)
         return view
@@ -104,13 +133,12 @@ class Board:
         known = task.current_round if memory is None else memory.current_round
         for at in [at for at in self._paid if at[0] == task.number and at[1] >= task.current_round]:
             del self._paid[at]
-        last: Checkpoint | None = None
+        last: Slot | None = None
         for number in range(max(0, min(known, task.current_round - 1)), task.current_round):
-            last = self._chain.checkpoint(task.number, number)
-            if number >= known and last.worker.lower() == self._worker.lower():
-                self._paid[(task.number, number)] = pay_for(
-                    task.parameters, round_number=number, steps=last.steps, loss_bits=last.heldout_loss
-                )
+            slots = self._slots(task, number)
+            last = slots[-1]
+            if number >= known:
+                self._note_pay(task, slots)
         fresh = _Memory(
             current_round=task.current_round,
             # A round met at the first look began before: nobody need wait for it.
@@ -119,3 +147,17 @@ class Board:
         )
         self._memory[task.number] = fresh
         return fresh
+
+    def _slots(self, task: Task, round_number: int) -> tuple[Slot, ...]:
+        numbers = range(task.parameters.last_slot + 1)
+        return tuple(self._chain.slot(task.number, round_number, number) for number in numbers)
+
+    def _note_pay(self, task: Task, slots: tuple[Slot, ...]) -> None:
+        for slot in slots:
+            final = slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
+            if final and _place(slot) not in self._paid_before:
+                self._paid[_place(slot)] = pay_of(task.parameters, slot)
+
+
+def _place(slot: Slot) -> tuple[int, int, int]:
+    return slot.task, slot.round, slot.slot

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from ledger.errors import ChainError, ChainUnreachable, ContractReverted
-from ledger.types import Slot, SlotStatus
+from ledger.types import Round, Slot, SlotStatus
 from trainer.worker.policy import mine
 from trainer.worker.ports import ChainReader
 from trainer.worker.progress import Reporter, duration
@@ -18,7 +18,11 @@ LONGEST_PAUSE = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A claim that stands: whose, on what, and until when (chain time)."""
+    """A claim that stands: whose, on what, and until when (chain time).
+
+    `merges`: the task's rounds have several slots, so that a round may go on without this one. `inputs_root` is that of
+    a merge.
+    """
 
     task: int
     round: int
@@ -26,6 +30,8 @@ class Lease:
     attempt: int
     worker: str
     deadline: int
+    merges: bool = False
+    inputs_root: bytes | None = None
 
 
 def lease_problem(lease: Lease, slot: Slot, now: int) -> str | None:
@@ -42,6 +48,16 @@ def lease_problem(lease: Lease, slot: Slot, now: int) -> str | None:
             f"Another claim or submission of yours holds {where} (attempt {slot.attempt}, {slot.status.name.lower()})."
         )
     return f"The lease of {where} ran out, and {slot.worker} has taken the slot."
+
+
+def round_problem(lease: Lease, state: Round) -> str | None:
+    """In words, why the round does not take the lease's work any more; None while it does."""
+    where = f"round {lease.round} of task {lease.task}"
+    if lease.inputs_root is not None:
+        return (
+            None if state.inputs_root == lease.inputs_root else f"The states that the merge of {where} takes changed."
+        )
+    return f"The deadline of {where} passed, and it went on without slot {lease.slot}." if state.frozen_at else None
 
 
 def is_outage(error: ChainError) -> bool:
@@ -80,6 +96,8 @@ class LeaseWatch:
             try:
                 slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
                 self.problem = lease_problem(self._lease, slot, self._chain.chain_time())
+                if self.problem is None and self._lease.merges:
+                    self.problem = round_problem(self._lease, self._chain.round(self._lease.task, self._lease.round))
             except ContractReverted:
                 self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
             except ChainError as error:

@@ -114,7 +114,7 @@ def judge_claim(facts: TaskFacts, options: WorkerOptions) -> Reason | None:
     return (
         _judge_task(facts.task)
         or _judge_slot(facts)
-        or _judge_pay(facts.task.parameters, options)
+        or _judge_pay(facts.task.parameters, facts.slot, options)
         or _judge_stake(facts)
         or _judge_turn(facts)
     )
@@ -125,10 +125,6 @@ def _judge_task(task: Task) -> Reason | None:
         return Reason("complete", f"all {task.parameters.rounds} rounds are done")
     if task.closed:
         return Reason("closed", "its requester has closed it")
-    if task.parameters.slots_per_round != 1:
-        return Reason(
-            "slots", f"it asks for {task.parameters.slots_per_round} workers a round; this version does one a round"
-        )
     return None
 
 
@@ -156,12 +152,19 @@ def _judge_slot(facts: TaskFacts) -> Reason | None:
     return Reason("finalised", f"round {round_number} is being closed", about)
 
 
-def _judge_pay(parameters: TaskParameters, options: WorkerOptions) -> Reason | None:
-    if parameters.slot_reward >= options.minimum_pay:
+def reward_of(parameters: TaskParameters, slot: Slot) -> int:
+    """The most that a slot can pay, wei."""
+    return parameters.merge_reward if parameters.is_merge(slot.slot) else parameters.slot_reward
+
+
+def _judge_pay(parameters: TaskParameters, slot: Slot, options: WorkerOptions) -> Reason | None:
+    reward = reward_of(parameters, slot)
+    if reward >= options.minimum_pay:
         return None
+    what = "a merge" if parameters.is_merge(slot.slot) else "a round"
     return Reason(
         "pay",
-        f"a round pays at most {format_tokens(parameters.slot_reward)} tokens and you asked for "
+        f"{what} pays at most {format_tokens(reward)} tokens and you asked for "
         f"{format_tokens(options.minimum_pay)}; lower --minimum-pay to take it",
         (options.minimum_pay,),
     )
@@ -198,11 +201,8 @@ def _judge_turn(facts: TaskFacts) -> Reason | None:
     # second turn.
     if facts.turn_left <= 0 or facts.has_snapshot:
         return None
-    return Reason(
-        "turn",
-        f"you did the round before; others may go first for {facts.turn_left:.0f} s",
-        (facts.task.current_round,),
-    )
+    last = "you have submitted" if facts.task.parameters.merges else "you did the round before"
+    return Reason("turn", f"{last}; others may go first for {facts.turn_left:.0f} s", (facts.task.current_round,))
 
 
 def judge_speed(
@@ -259,9 +259,11 @@ def judge_store(hint: str, own: str, allowed: tuple[str, ...]) -> str | None:
     return None
 
 
-def describe_pay(parameters: TaskParameters) -> str:
-    """One line on what a round pays and for which loss."""
-    reward = f"{format_tokens(parameters.slot_reward)} tokens a round"
+def describe_pay(parameters: TaskParameters, slot: int = 0) -> str:
+    """One line on what a slot pays and for which loss."""
+    if parameters.is_merge(slot):
+        return f"{format_tokens(parameters.merge_reward)} tokens"
+    reward = f"{format_tokens(parameters.slot_reward)} tokens a {'slot' if parameters.merges else 'round'}"
     if not parameters.has_target:
         return reward
     base, target = bits_float(parameters.base_loss), bits_float(parameters.target_loss)

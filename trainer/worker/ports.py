@@ -25,13 +25,17 @@ class ChainReader(Protocol):
 
     def base_root(self, task: int, round_number: int, /) -> bytes: ...
 
-    def checkpoint(self, task: int, round_number: int, /) -> Checkpoint: ...
-
-    def round(self, task: int, round_number: int, /) -> Round: ...
+    def round(self, task: int, round_number: int, /) -> Round:
+        """Where a round of several slots stands."""
+        ...
 
     def inputs_root(self, task: int, round_number: int, generation: int, /) -> bytes: ...
 
-    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]: ...
+    def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
+        """State roots that a merge takes: the base's, then each slot's; empty where the round never took these."""
+        ...
+
+    def checkpoint(self, task: int, round_number: int, /) -> Checkpoint: ...
 
     def stake_account(self, owner: str, /) -> StakeAccount: ...
 
@@ -48,7 +52,16 @@ class WorkerChain(ChainReader, Protocol):
     """Reads and the writes of a worker. A write that already landed is success, whoever repeats it."""
 
     def mine_ticket(
-        self, task: Task, round_number: int, /, *, attempt: int, worker: str, base_root: bytes, seconds: float
+        self,
+        task: Task,
+        round_number: int,
+        /,
+        *,
+        attempt: int,
+        worker: str,
+        base_root: bytes,
+        seconds: float,
+        slot: int = 0,
     ) -> Ticket | None:
         """A proof-of-work ticket, or None if none was found in that many seconds."""
         ...
@@ -63,6 +76,7 @@ class WorkerChain(ChainReader, Protocol):
         attempt: int,
         worker: str,
         ticket: Ticket | None = None,
+        slot: int = 0,
     ) -> object: ...
 
     def submit(
@@ -77,6 +91,13 @@ class WorkerChain(ChainReader, Protocol):
         steps: int,
         loss_bits: int,
         proof: list[bytes],
+        slot: int = 0,
     ) -> object: ...
 
-    def finalise(self, task: int, round_number: int, /, *, attempt: int, state_root: bytes) -> object: ...
+    def finalise(
+        self, task: int, round_number: int, /, *, attempt: int, state_root: bytes, slot: int = 0
+    ) -> object: ...
+
+    def collect(self, task: int, round_number: int, generation: int, /) -> object: ...
+
+    def expire_lease(self, task: int, round_number: int, attempt: int, slot: int = 0, /) -> object: ...

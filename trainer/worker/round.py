@@ -20,18 +20,20 @@ from ledger.errors import (
     TransactionFailed,
 )
 from ledger.performance import bits_float
-from ledger.types import SlotStatus
-from trainer.checkpoints import save_state
+from ledger.types import Slot, SlotStatus
+from trainer.checkpoints import load_state, save_state
 from trainer.commit.states import loss_proof
+from trainer.differences import save_difference
 from trainer.engine.engines import Engine
-from trainer.engine.segment import StepReport, run_segment
+from trainer.engine.segment import StepReport, run_merge, run_segment
 from trainer.engine.state import State, heldout_loss_bits, step_of, steps_between
 from trainer.materials import Materials
-from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, is_outage, lease_problem
+from trainer.worker.lease import LONGEST_PAUSE, Lease, LeaseWatch, is_outage, lease_problem, round_problem
 from trainer.worker.machine import SpeedRecord
 from trainer.worker.policy import WorkerOptions, mine
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter, RoundProgress, duration
+from trainer.worker.slots import slot_name
 from trainer.worker.snapshots import JobKey, Snapshot, SnapshotStore
 from trainer.worker.stop import Stop
 
@@ -44,20 +46,33 @@ class MoveDue(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A round that can be trained here: `start` is its base state, or a snapshot of training begun before."""
+    """A slot that can be worked on here: `start` is its base state, or a snapshot of training begun before.
+
+    `merged` are the states that a merge takes beside the base, None for a slot that is missing; training has None.
+    """
 
     key: JobKey
     materials: Materials
     start: State
     base_step: int
     snapshot: Snapshot | None
+    merged: tuple[State | None, ...] | None = None
+
+    @property
+    def is_merge(self) -> bool:
+        return self.materials.task.parameters.is_merge(self.key.slot)
+
+    @property
+    def name(self) -> str:
+        """What is worked on, as users read it."""
+        return slot_name(self.materials.task.parameters, self.key.task, self.key.round, self.key.slot)
 
     @property
     def steps_left(self) -> int:
-        asked = self.materials.task.parameters.steps_per_round
+        asked = 1 if self.is_merge else self.materials.task.parameters.steps_per_round
         if self.snapshot is not None and self.snapshot.stage == "trained":
             return 0
-        return asked - steps_between(self.base_step, step_of(self.start))
+        return asked if self.is_merge else asked - steps_between(self.base_step, step_of(self.start))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +82,7 @@ class RoundDone:
     key: JobKey
     task: int
     round: int
+    slot: int
     attempt: int
     state_root: bytes
     steps: int
@@ -127,7 +143,7 @@ class RoundRunner:
         """
         trained = prepared.snapshot
         if trained is None or trained.stage != "trained":
-            trained = self._train(prepared, lease)
+            trained = self._train(prepared, lease) if prepared.merged is None else self._merge(prepared, lease)
         self._publish(prepared, trained, lease)
         return self._submit(prepared, trained, lease)
 
@@ -191,6 +207,29 @@ class RoundRunner:
             prepared.key, attempt=lease.attempt, base_step=base_step, stage="trained", state=result.state
         )
 
+    def _merge(self, prepared: Prepared, lease: Lease) -> Snapshot:
+        materials = prepared.materials
+        assert prepared.merged is not None
+        there = sum(state is not None for state in prepared.merged)
+        self._reporter.say(
+            "merging",
+            f"Merging {there} of {len(prepared.merged)} states of round {lease.round} of task {lease.task}.",
+            task=lease.task,
+            round=lease.round,
+            states=there,
+        )
+        result = run_merge(
+            materials.program,
+            materials.dataset,
+            prepared.start,
+            prepared.merged,
+            engine=self._engine,
+            recheck=secrets.randbelow(2),
+        )
+        return self._snapshots.save(
+            prepared.key, attempt=lease.attempt, base_step=prepared.base_step, stage="trained", state=result.state
+        )
+
     def _report_every(self, prepared: Prepared) -> int:
         speed = self._speeds.seconds_per_step(prepared.materials.program.root, self._engine.setting)
         return 1 if speed is None else max(1, min(1000, int(self._options.attention_seconds / speed)))
@@ -210,11 +249,10 @@ class RoundRunner:
 
     def _publish(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> None:
         """Puts the state into the store before anybody is told its root. A store that is down is waited for."""
-        materials = prepared.materials
         began, pause, silent = time.monotonic(), self._options.poll_seconds, False
         while True:
             try:
-                root = save_state(materials.store, trained.state, materials.layout)
+                root = self._save(prepared, trained.state)
                 break
             except DataError as error:
                 if not silent:
@@ -236,14 +274,21 @@ class RoundRunner:
             state_root=root,
         )
 
+    def _save(self, prepared: Prepared, state: State) -> bytes:
+        """Stores a state: that of a slot among several as its difference to the base, which its merge has anyway."""
+        store, layout, key = prepared.materials.store, prepared.materials.layout, prepared.key
+        if prepared.is_merge or not prepared.materials.task.parameters.merges:
+            return save_state(store, state, layout)
+        base = prepared.start if prepared.snapshot is None else load_state(store, key.base_root, layout)
+        return save_difference(store, state, base, layout, base_root=key.base_root)
+
     def _wait_for_store(self, lease: Lease, seconds: float) -> None:
         """Waits while the lease stands. Raises LeaseLost when it does not, and what a stop asks for."""
         if self._stop.requested:
             raise self._stop.error(remedy=f"The trained state is kept. {RESUME}")
         self._stop.wait(seconds)
         try:
-            slot = self._chain.slot(lease.task, lease.round, lease.slot)
-            problem = lease_problem(lease, slot, self._chain.chain_time())
+            problem = self._problem(lease, self._chain.slot(lease.task, lease.round, lease.slot))
         except ChainError as error:
             if not is_outage(error):
                 raise
@@ -256,9 +301,10 @@ class RoundRunner:
             key=prepared.key,
             task=lease.task,
             round=lease.round,
+            slot=lease.slot,
             attempt=lease.attempt,
             state_root=trained.root,
-            steps=steps_between(prepared.base_step, step_of(trained.state)),
+            steps=1 if prepared.is_merge else steps_between(prepared.base_step, step_of(trained.state)),
             loss_bits=heldout_loss_bits(trained.state),
         )
         proof = loss_proof(trained.state.values())
@@ -274,10 +320,11 @@ class RoundRunner:
             self._stop.wait(pause)
         self._reporter.say(
             "submitted",
-            f"Submitted round {done.round} of task {done.task}: {done.steps} steps, "
+            f"Submitted {prepared.name}: {done.steps} step{'s' * (done.steps != 1)}, "
             f"held-out loss {bits_float(done.loss_bits):.4f}.",
             task=done.task,
             round=done.round,
+            slot=done.slot,
             attempt=done.attempt,
             state_root=done.state_root,
             steps=done.steps,
@@ -298,6 +345,7 @@ class RoundRunner:
                     steps=done.steps,
                     loss_bits=done.loss_bits,
                     proof=proof,
+                    slot=done.slot,
                 )
             except (ContractReverted, TransactionFailed) as refusal:
                 self._check_stands(lease, done, refusal)
@@ -319,15 +367,22 @@ class RoundRunner:
         held = slot.status in (SlotStatus.SUBMITTED, SlotStatus.FINALISED)
         if held and mine(slot, lease.worker) and slot.state_root == done.state_root:
             return
-        problem = lease_problem(lease, slot, self._chain.chain_time())
+        problem = self._problem(lease, slot)
         if problem is not None:
             raise LeaseLost(problem, remedy="The trained state is kept, in case the slot comes back.") from refusal
         raise refusal
 
+    def _problem(self, lease: Lease, slot: Slot) -> str | None:
+        problem = lease_problem(lease, slot, self._chain.chain_time())
+        if problem is None and lease.merges:
+            problem = round_problem(lease, self._chain.round(lease.task, lease.round))
+        return problem
 
-def describe_lease(lease: Lease, *, bond: int, seconds: int) -> str:
+
+def describe_lease(prepared: Prepared) -> str:
     """What was claimed, in one sentence."""
+    parameters = prepared.materials.task.parameters
     return (
-        f"Claimed round {lease.round} of task {lease.task} for {duration(seconds)}, with a bond of "
-        f"{format_tokens(bond)} tokens."
+        f"Claimed {prepared.name} for {duration(parameters.lease_seconds)}, with a bond of "
+        f"{format_tokens(parameters.bond)} tokens."
     )

@@ -7,11 +7,14 @@ trained lies in snapshots. So it may be killed anywhere, and the same command go
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.amounts import format_tokens
+from ledger.client import refusal_of
 from ledger.errors import ChainError, ContractReverted, LeaseLost, TransactionFailed
+from ledger.rounds import describe_slot
 from ledger.ticket import Ticket
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
@@ -30,14 +33,16 @@ from trainer.worker.policy import (
 from trainer.worker.ports import WorkerChain
 from trainer.worker.progress import Reporter
 from trainer.worker.round import RESUME, MoveDue, Prepared, RoundDone, RoundRunner, describe_lease
+from trainer.worker.slots import slot_name, slots_to_try, what_it_waits_for
 from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
+from trainer.worker.upkeep import Upkeep
 from trainer.worker.workshop import Workshop
 
 # After a refused claim a task is left alone for so many looks: whoever was faster has taken it, or a ticket is hard.
 _REFUSED_POLLS = 3
 # What a claim meets that somebody else's claim or finalisation came before.
-_RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase"})
+_RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase", "RoundIsFrozen", "InputsNotCollected"})
 # Why a task is left alone whose data are not to be had: a fault, where all other reasons are choices or turns.
 _UNFETCHED = frozenset({"materials", "store"})
 _TICKET_PIECE_SECONDS = 20.0
@@ -92,8 +97,11 @@ class Worker:
         self._stop = stop
         self._clock = clock
         self._player = player
-        self._submitted: set[tuple[int, int]] = set()
-        self._waiting: dict[tuple[int, int], RoundDone] = {}
+        self._upkeep = Upkeep(chain, worker=worker, options=options, reporter=reporter)
+        # By task, round and slot.
+        self._submitted: set[tuple[int, int, int]] = set()
+        self._waiting: dict[tuple[int, int, int], RoundDone] = {}
+        self._submitted_at = -math.inf
         self._lost: LeaseLost | None = None
         self._shown: dict[int, Reason] = {}
         # Tasks whose claim was refused, with the local time until which they are left alone.
@@ -172,15 +180,18 @@ class Worker:
             return True, False  # disputes first: more is at stake there than in any round
         views = self._board.refresh()
         self._note_ends(views)
-        if self._options.finalise and sum(self._finalise(view) for view in views):
+        if self._upkeep.close(views):
             return True, False
         for view in views:
-            if self._is_leased(view):
-                return self._go_on(view), False
+            for slot in view.slots:
+                if self._is_leased(view.at(slot)):
+                    return self._go_on(view.at(slot)), False
         if self._may_leave():
             return False, True
         if self._has_done_enough() or self._defends(views):
             return False, False
+        if self._upkeep.open_merges(views):
+            return True, False
         return self._take_one(views), False
 
     def _defends(self, views: list[TaskView]) -> bool:
@@ -198,28 +209,36 @@ class Worker:
             number, current = view.task.number, view.task.current_round
             for at in [at for at in self._waiting if at[0] == number]:
                 done = self._waiting[at]
-                if current > done.round:
+                slot = view.slots[done.slot]
+                stands = slot.state_root == done.state_root
+                if current > done.round or (stands and slot.status is SlotStatus.FINALISED):
                     self._ended(view, done)
-                elif view.slot.status is not SlotStatus.SUBMITTED or view.slot.state_root != done.state_root:
+                elif slot.status is not SlotStatus.SUBMITTED or not stands:
                     del self._waiting[at]
+                    name = slot_name(view.task.parameters, number, done.round, done.slot)
                     self._reporter.say(
                         "submission-gone",
-                        f"The submission of round {done.round} of task {number} no longer stands "
-                        f"(the slot is {view.slot.status.name.lower()}).",
+                        f"The submission of {name} no longer stands (the slot is {slot.status.name.lower()}).",
                         task=number,
                         round=done.round,
+                        slot=done.slot,
                     )
 
     def _ended(self, view: TaskView, done: RoundDone) -> None:
-        del self._waiting[(done.task, done.round)]
-        self._snapshots.remove_before(dataclasses.replace(done.key, round=done.round + 1))
+        del self._waiting[(done.task, done.round, done.slot)]
+        if view.task.current_round > done.round:
+            self._snapshots.remove_before(dataclasses.replace(done.key, round=done.round + 1))
+        else:
+            self._snapshots.remove(done.key)
+        name = slot_name(view.task.parameters, done.task, done.round, done.slot)
         self._reporter.say(
             "paid",
-            f"Round {done.round} of task {done.task} is final and pays "
-            f"{format_tokens(self._board.paid_for(done.task, done.round))} tokens; "
+            f"{name[0].upper()}{name[1:]} is final and pays "
+            f"{format_tokens(self._board.paid_for(done.task, done.round, done.slot))} tokens; "
             f"{format_tokens(self._board.earned)} earned so far.",
             task=done.task,
             round=done.round,
+            slot=done.slot,
             earned=str(self._board.earned),
         )
 
@@ -228,44 +247,27 @@ class Worker:
         leased = slot.status is SlotStatus.LEASED and mine(slot, self._worker)
         return leased and not lease_over(slot, self._chain.chain_time())
 
-    def _finalise(self, view: TaskView) -> bool:
-        """Closes a round whose window has passed. Others' are left to them for a moment first."""
-        slot = view.slot
-        if slot.status is not SlotStatus.SUBMITTED or slot.open_games:
-            return False
-        grace = 0.0 if mine(slot, self._worker) else self._options.turn_seconds
-        if self._chain.chain_time() <= slot.deadline + grace:
-            return False
-        try:
-            self._chain.finalise(slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root)
-        except (ContractReverted, TransactionFailed) as refusal:
-            # Somebody was faster, or a dispute was opened; the next look shows which.
-            self._reporter.say("not-finalised", str(refusal), task=slot.task, round=slot.round)
-            return False
-        self._reporter.say(
-            "finalised", f"Finalised round {slot.round} of task {slot.task}.", task=slot.task, round=slot.round
-        )
-        return True
-
     def _go_on(self, view: TaskView) -> bool:
         """Takes up a round that is leased to this worker."""
         prepared = self._workshop.prepare(view, leased=True)
         if isinstance(prepared, Reason):
             self._show({view.task.number: prepared})
             return False
-        step = view.task.parameters.steps_per_round - prepared.steps_left
+        step = 0 if prepared.is_merge else view.task.parameters.steps_per_round - prepared.steps_left
         self._reporter.say(
             "resumed",
-            f"Going on with round {view.task.current_round} of task {view.task.number} from step {step}.",
+            f"Going on with {prepared.name}" + ("." if prepared.is_merge else f" from step {step}."),
             task=view.task.number,
             round=view.task.current_round,
+            slot=prepared.key.slot,
             step=step,
         )
-        self._do(prepared, self._lease(view))
+        self._do(prepared, self._lease(prepared))
         return True
 
-    def _lease(self, view: TaskView) -> Lease:
-        slot = self._chain.slot(view.task.number, view.task.current_round, 0)
+    def _lease(self, prepared: Prepared) -> Lease:
+        key = prepared.key
+        slot = self._chain.slot(key.task, key.round, key.slot)
         return Lease(
             task=slot.task,
             round=slot.round,
@@ -273,32 +275,56 @@ class Worker:
             attempt=slot.attempt,
             worker=self._worker,
             deadline=slot.deadline,
+            merges=prepared.materials.task.parameters.merges,
+            inputs_root=key.base_root if prepared.is_merge else None,
         )
 
     def _do(self, prepared: Prepared, lease: Lease) -> None:
         done = self._runner.run(prepared, lease)
         self._lost = None
-        self._submitted.add((done.task, done.round))
-        self._waiting[(done.task, done.round)] = done
+        self._submitted_at = self._clock()
+        self._submitted.add((done.task, done.round, done.slot))
+        self._waiting[(done.task, done.round, done.slot)] = done
         self._shown.pop(done.task, None)
 
     def _take_one(self, views: list[TaskView]) -> bool:
         """Claims and does the best-paid round that can be had; otherwise shows why none can."""
         reasons: dict[int, Reason] = {}
-        for view in sorted(views, key=lambda view: (-view.task.parameters.slot_reward, view.task.number)):
-            prepared = self._consider(view)
+        now = self._chain.chain_time()
+        for each in sorted(views, key=lambda view: (-view.task.parameters.slot_reward, view.task.number)):
+            view, waits = self._focus(each, now)
+            prepared = waits if waits is not None else self._consider(view)
             if isinstance(prepared, Reason):
                 reasons[view.task.number] = prepared
                 continue
             refusal = self._claim(view, prepared)
             if refusal is None:
                 self._shown.pop(view.task.number, None)
-                self._do(prepared, self._lease(view))
+                self._do(prepared, self._lease(prepared))
                 return True
             reasons[view.task.number] = refusal
             self._refused[view.task.number] = (self._clock() + _REFUSED_POLLS * self._options.poll_seconds, refusal)
         self._show(reasons)
         return False
+
+    def _focus(self, view: TaskView, now: int) -> tuple[TaskView, Reason | None]:
+        """The task looked at from the slot that this worker would claim; or why its round has none to claim."""
+        parameters, state = view.task.parameters, view.state
+        if state is None or view.task.complete or view.task.closed:
+            return view, None
+        candidates = slots_to_try(parameters, view.slots, state, now=now, worker=self._worker)
+        if not candidates:
+            return view, what_it_waits_for(parameters, state, now=now)
+        begun = [slot for slot in candidates if self._snapshots.has(self._workshop.key(view.at(slot)))]
+        return view.at((begun or candidates)[0]), None
+
+    def _turn_left(self, view: TaskView) -> float:
+        """Seconds for which this worker still lets others go first."""
+        if view.task.parameters.merges:
+            has_one = any(mine(slot, self._worker) for slot in view.slots)
+            return self._options.turn_seconds - (self._clock() - self._submitted_at) if has_one else 0.0
+        did_last = view.last_worker is not None and view.last_worker.lower() == self._worker.lower()
+        return self._options.turn_seconds - (self._clock() - view.round_since) if did_last else 0.0
 
     def _consider(self, view: TaskView) -> Prepared | Reason:
         task = view.task
@@ -306,8 +332,6 @@ class Worker:
         if refusal is not None and self._clock() < until:
             return refusal
         has_snapshot = not task.complete and self._snapshots.has(self._workshop.key(view))
-        did_last = view.last_worker is not None and view.last_worker.lower() == self._worker.lower()
-        waited = self._clock() - view.round_since
         facts = TaskFacts(
             task=task,
             slot=view.slot,
@@ -316,7 +340,7 @@ class Worker:
             account=self._chain.stake_account(self._worker),
             authorised=self._signer.lower() == self._worker.lower()
             or self._chain.is_operator(self._worker, self._signer),
-            turn_left=self._options.turn_seconds - waited if did_last else 0.0,
+            turn_left=self._turn_left(view),
             has_snapshot=has_snapshot,
         )
         reason = judge_claim(facts, self._options)
@@ -325,7 +349,8 @@ class Worker:
     def _claim(self, view: TaskView, prepared: Prepared) -> Reason | None:
         """Claims a round; None if it is leased now, else why not. Losing a race for it is nothing unusual."""
         task, parameters = view.task, view.task.parameters
-        attempt = self._chain.next_attempt(task.number, task.current_round, 0)
+        slot = prepared.key.slot
+        attempt = self._chain.next_attempt(task.number, task.current_round, slot)
         ticket: Ticket | None = None
         if parameters.admission.needs_ticket:
             found = self._find_ticket(prepared, attempt)
@@ -340,16 +365,17 @@ class Worker:
                 attempt=attempt,
                 worker=self._worker,
                 ticket=ticket,
+                slot=slot,
             )
         except (ContractReverted, TransactionFailed) as refusal:
-            return _why_refused(refusal, task.current_round)
-        lease = self._lease(view)
+            return _why_refused(refusal, prepared)
+        lease = self._lease(prepared)
         self._reporter.say(
             "claimed",
-            describe_lease(lease, bond=parameters.bond, seconds=parameters.lease_seconds)
-            + f" It pays {describe_pay(parameters)}.",
+            f"{describe_lease(prepared)} It pays {describe_pay(parameters, slot)}.",
             task=task.number,
             round=task.current_round,
+            slot=slot,
             attempt=attempt,
             deadline=lease.deadline,
         )
@@ -359,8 +385,8 @@ class Worker:
         task = prepared.materials.task
         self._reporter.say(
             "mining",
-            f"Looking for a proof-of-work ticket for round {prepared.key.round} of task {task.number}, "
-            f"for at most {self._options.ticket_seconds:.0f} s.",
+            f"Looking for a proof-of-work ticket for {prepared.name}, for at most "
+            f"{self._options.ticket_seconds:.0f} s.",
             task=task.number,
             round=prepared.key.round,
         )
@@ -374,6 +400,7 @@ class Worker:
                 worker=self._worker,
                 base_root=prepared.key.base_root,
                 seconds=min(left, _TICKET_PIECE_SECONDS),
+                slot=prepared.key.slot,
             )
             if ticket is not None:
                 return ticket
@@ -412,9 +439,11 @@ class Worker:
         return idle is not None and self._clock() - self._active_at >= idle
 
 
-def _why_refused(refusal: ContractReverted | TransactionFailed, round_number: int) -> Reason:
+def _why_refused(refusal: ContractReverted | TransactionFailed, prepared: Prepared) -> Reason:
     """A refused claim in words; losing the race for a slot is the usual one."""
-    error = refusal.error if isinstance(refusal, ContractReverted) else type(refusal).__name__
+    error = refusal_of(refusal) or type(refusal).__name__
+    name = describe_slot(prepared.materials.task.parameters, prepared.key.round, prepared.key.slot)
+    about = (prepared.key.round, prepared.key.slot)
     if error in _RACES:
-        return Reason("raced", f"another worker was faster with round {round_number}", (round_number,))
-    return Reason("refused", f"the claim was refused: {refusal}", (round_number, error))
+        return Reason("raced", f"another worker was faster with {name}", about)
+    return Reason("refused", f"the claim was refused: {refusal}", (*about, error))

@@ -11,6 +11,8 @@ from pathlib import Path
 from ledger.amounts import format_tokens
 from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
 from trainer.checkpoints import load_state
+from trainer.commit.states import inputs_root
+from trainer.differences import load_slot_state
 from trainer.engine.engines import Engine, ReferenceEngine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
@@ -104,16 +106,19 @@ class Workshop:
         self._failures: dict[JobKey, _Failure] = {}
 
     def key(self, view: TaskView) -> JobKey:
-        """What names the training of a task's current round."""
+        """What names the work on a slot of a task's current round."""
         task = view.task
+        base = self._chain.base_root(task.number, task.current_round)
+        if view.state is not None and task.parameters.is_merge(view.slot.slot):
+            base = view.state.inputs_root
         return JobKey(
             chain_id=self._identity.chain_id,
             ledger=self._identity.ledger,
             deployment_block=self._identity.deployment_block,
             task=task.number,
             round=task.current_round,
-            slot=0,
-            base_root=self._chain.base_root(task.number, task.current_round),
+            slot=view.slot.slot,
+            base_root=base,
             specification_hash=task.parameters.specification_hash,
         )
 
@@ -161,16 +166,35 @@ class Workshop:
                 base_step=snapshot.base_step,
                 snapshot=snapshot,
             )
+        roots = [key.base_root]
+        if materials.task.parameters.is_merge(key.slot):
+            roots = list(self._chain.merge_inputs(key.task, key.round, key.base_root))
+            if not roots or inputs_root(roots[0], roots[1:]) != key.base_root:
+                return Reason(
+                    "inputs", f"the inputs of the merge of round {key.round} changed just now", (key.base_root,)
+                )
         watch = self._download_watch()
-        state = load_state(
+
+        start = load_state(
             materials.store,
-            key.base_root,
+            roots[0],
             materials.layout,
             self._bases,
             progress=lambda done, total: watch("the first state", done, total),
         )
+
+        def slot_state(root: bytes) -> State | None:
+            if root == roots[0]:
+                return None
+            return load_slot_state(
+                materials.store, root, start, materials.layout, base_root=roots[0], folder=self._bases
+            )
+
+        merged = tuple(slot_state(root) for root in roots[1:])
         self._forget_old_bases()
-        return Prepared(key=key, materials=materials, start=state, base_step=step_of(state), snapshot=None)
+        return Prepared(
+            key=key, materials=materials, start=start, base_step=step_of(start), snapshot=None, merged=merged or None
+        )
 
     def _download_watch(self) -> Callable[[str, int, int], None]:
         """Shows the progress of long downloads, and ends them (to be gone on with later) when asked to stop."""
@@ -234,8 +258,8 @@ class Workshop:
         )
 
     def _judge(self, prepared: Prepared) -> Reason | None:
-        if prepared.steps_left == 0:
-            return None
+        if prepared.steps_left == 0 or prepared.merged is not None:
+            return None  # a merge is a single pass over the states
         materials, parameters = prepared.materials, prepared.materials.task.parameters
         program = materials.program
         speed = self._speeds.seconds_per_step(program.root, self._engine.setting)
