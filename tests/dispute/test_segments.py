@@ -235,7 +235,7 @@ def test_truth_of_a_merge_of_unknown_or_missing_states_is_a_data_error(
 ) -> None:
     world = MergeWorld(tiny, states, tmp_path)
     roots = world.roots
-    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], [], None):
+    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], []):
         world.chain.roots = wrong
         with pytest.raises(DataError, match="No states are known"):
             world.source().truth(world.segment)
