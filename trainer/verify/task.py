@@ -266,16 +266,22 @@ class TaskVerifier:
         if not known or inputs_root(parent, roots) != claim.inputs_root:
             raise DataError(f"no states are known that it takes as {root_hex(claim.inputs_root)}")
         places = range(len(roots))
-        return [None if roots[at] == parent else self._input(base, claim, at, roots[at]) for at in places]
+        return [
+            None if roots[at] == parent else self.slot_state(base, claim.entry.round, at, roots[at]) for at in places
+        ]
 
-    def _input(self, base: State, merge: Claim, slot: int, root: bytes) -> State:
+    def slot_state(self, base: State, number: int, slot: int, root: bytes) -> State:
+        """What a slot of a round was submitted as: from the store, or replayed on the round's base.
+
+        Raises:
+            DataError: the store has it not, and the replay gives another state.
+        """
+        store, layout = self._materials.store, self._materials.layout
         try:
-            return load_slot_state(
-                self._materials.store, root, base, self._materials.layout, base_root=merge.entry.parent
-            )
+            return load_slot_state(store, root, base, layout, base_root=self.base_root(number))
         except (BlobMissing, BlobCorrupt):
             for claim in self._claims:
-                if (claim.entry.round, claim.slot, claim.entry.state_root) == (merge.entry.round, slot, root):
+                if (claim.entry.round, claim.slot, claim.entry.state_root) == (number, slot, root):
                     replay = self._run(base, claim)
                     if replay.actual == root:
                         return replay.state

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from ledger.amounts import format_tokens
 from ledger.errors import BlobMissing, DataError, SettingsError, SpecificationError, ToolMissing
-from trainer.checkpoints import load_state
 from trainer.commit.states import inputs_root
-from trainer.differences import load_slot_state
 from trainer.engine.engines import Engine, ReferenceEngine
 from trainer.engine.segment import run_segment
 from trainer.engine.state import State, step_of
@@ -26,6 +24,7 @@ from trainer.worker.ports import ChainReader
 from trainer.worker.progress import Reporter
 from trainer.worker.round import RESUME, Prepared
 from trainer.worker.snapshots import JobKey, SnapshotStore
+from trainer.worker.starts import StartingStates
 from trainer.worker.stop import Stop
 
 # A task whose materials could not be had is tried again after so many seconds, then twice as many, up to the last.
@@ -102,6 +101,7 @@ class Workshop:
         self._reporter = reporter
         self._stop = stop
         self._clock = clock
+        self._starts = StartingStates(chain, engine=engine, folder=bases, reporter=reporter, stop=stop, resume=RESUME)
         self._materials: dict[bytes, Materials] = {}
         self._failures: dict[JobKey, _Failure] = {}
 
@@ -174,23 +174,10 @@ class Workshop:
                     "inputs", f"the inputs of the merge of round {key.round} changed just now", (key.base_root,)
                 )
         watch = self._download_watch()
-
-        start = load_state(
-            materials.store,
-            roots[0],
-            materials.layout,
-            self._bases,
-            progress=lambda done, total: watch("the first state", done, total),
+        start = self._starts.base(
+            materials, key.round, roots[0], progress=lambda done, total: watch("the first state", done, total)
         )
-
-        def slot_state(root: bytes) -> State | None:
-            if root == roots[0]:
-                return None
-            return load_slot_state(
-                materials.store, root, start, materials.layout, base_root=roots[0], folder=self._bases
-            )
-
-        merged = tuple(slot_state(root) for root in roots[1:])
+        merged = self._starts.slots(materials, key.round, start, roots)
         self._forget_old_bases()
         return Prepared(
             key=key, materials=materials, start=start, base_step=step_of(start), snapshot=None, merged=merged or None
