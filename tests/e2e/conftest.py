@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from stage import Stage, open_stage
@@ -18,3 +19,10 @@ def _no_workers_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "stage" in request.fixturenames:
         request.getfixturevalue("stage").close()
+
+
+@pytest.fixture
+def own_stage(tmp_path: Path) -> Iterator[Stage]:
+    """One for each test: seats that nobody audits for any more would be drawn, too, and cheats lose their stake."""
+    with open_stage(tmp_path / "home") as opened:
+        yield opened

@@ -210,10 +210,10 @@ class Stage:
             state = client.task(task)
             if state.complete:
                 return
+            slots = [client.slot(task, state.current_round, at) for at in range(state.parameters.last_slot + 1)]
+            left = max(slot.deadline for slot in slots if slot.status is not SlotStatus.LEASED) - client.chain_time()
             # The last slot of a round is submitted after all the others.
-            slot = client.slot(task, state.current_round, state.parameters.last_slot)
-            left = slot.deadline - client.chain_time()
-            if slot.status is SlotStatus.SUBMITTED and left >= 0:
+            if slots[-1].status is SlotStatus.SUBMITTED and left >= 0:
                 self.chain.advance(left + 1)
             meanwhile()
             assert time.monotonic() < end, [process.out.read_text()[-1500:] for process in self.processes]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from stage import TOKEN, Process, Stage, open_stage
+from stage import TOKEN, Process, Stage
 
 from ledger.audits.client import CommitteeClient
 from ledger.audits.records import VOTES, attempt_key
@@ -17,13 +15,6 @@ pytestmark = pytest.mark.chain
 
 LEASE, WINDOW, STEPS = 300, 7200, 12
 FEE = TOKEN // 2
-
-
-@pytest.fixture
-def own_stage(tmp_path: Path) -> Iterator[Stage]:
-    """One for each test: seats that nobody audits for any more would be drawn, too."""
-    with open_stage(tmp_path / "home") as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.full)])

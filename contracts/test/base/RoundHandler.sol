@@ -122,7 +122,7 @@ contract RoundHandler is RoundFixture {
     /// @dev A game about a submission, decided at once by what is true, or now and then lost by the clock.
     function disputeOne(uint256 luck) external {
         (bool found, TaskId task, uint32 slot, ITrainingLedger.Slot memory held) = _pick(luck);
-        if (found && luck >> 32 & 1 == 0) (slot, held) = _underAMerge(task, slot, held);
+        if (found && luck >> 32 & 3 != 0) (slot, held) = _underAMerge(task, slot, held);
         bool open = held.status == ITrainingLedger.SlotStatus.Submitted && block.timestamp <= held.deadline;
         if (!found || !open || stakedOf(CHALLENGER) - lockedOf(CHALLENGER) < BOND) return;
         (uint32 round, Root truth) = (current(task), madeUp(truthAt(task, slot, held.generation)));
