@@ -45,7 +45,7 @@ def test_worker_exit_when_done_plays_the_task_to_its_end(commands: TrainerComman
     one_round = ["claimed", "published", "submitted", "finalised", "paid"]
     assert shown == ["started", "preparing", "measured", *one_round, *one_round, "finished"]
     assert [set(line) - {"event", "time", "text"} for line in named(said, "claimed")] == [
-        {"task", "round", "attempt", "deadline"}
+        {"task", "round", "slot", "attempt", "deadline"}
     ] * 2
     assert submitted(commands.ledger) == [state_root(state.values()) for state in commands.tiny.states(2)[1:]]
     finished = said[-1]
