@@ -49,16 +49,12 @@ def fixed_point(bits: int) -> int | None:
     return -magnitude if bits >> 31 else magnitude
 
 
-def pay_for(parameters: TaskParameters, *, round_number: int, steps: int, loss_bits: int, slot: int = 0) -> int:
+def pay_for(parameters: TaskParameters, *, round_number: int, steps: int, loss_bits: int) -> int:
     """Pay in wei for a slot of round `round_number` (from 0) with `steps` done and this held-out loss.
-
-    A merge earns the task's merge reward, whatever its loss is.
 
     Raises:
         ValueError: `loss_bits` is not a number of 32 bits.
     """
-    if parameters.is_merge(slot):
-        return parameters.merge_reward
     if not parameters.has_target:
         return parameters.slot_reward * steps // parameters.steps_per_round
     gain, need = _gain_and_need(parameters, round_number=round_number, loss_bits=loss_bits)

@@ -158,6 +158,14 @@ class Round:
     inputs_root: bytes
     ready: bool
 
+    def is_missing(self, slot: int, now: int) -> bool:
+        """Whether the round goes on without a training slot at chain time `now`: it did not count when last frozen.
+
+        After a thaw that lasts until the deadline.
+        """
+        decided = self.frozen_at != 0 or (self.counted != 0 and now <= self.deadline)
+        return decided and slot not in self.counted_slots
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:

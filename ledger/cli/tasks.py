@@ -12,7 +12,7 @@ from ledger.canonical import root_hex
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, loss_value, shorten, table
 from ledger.rounds import describe_wait
-from ledger.types import ZERO_ADDRESS, Slot, SlotStatus, Task
+from ledger.types import ZERO_ADDRESS, Round, Slot, SlotStatus, Task
 
 if TYPE_CHECKING:
     from ledger.client import LedgerClient
@@ -106,18 +106,18 @@ def show(context: CommandContext, number: TaskNumber) -> None:
     """Show a task: its parameters, its escrow, and the slots of the current round with what the round waits for.
 
     JSON: `task`, `state` (running, complete or closed), `requester`, `current_round`, `rounds`, `slots_per_round`,
-    `steps_per_round`, `minimum_steps`, `quorum`, `round_seconds`, `slot_reward`, `merge_reward` (it and the two before
-    `slot_reward` are null where a round has one slot), `bond`, `lease_fee`, `lease_seconds`, `challenge_window`,
-    `admission`, `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target),
-    `specification_hash`, `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`;
-    `standing` of the current round (null once complete, and where a round has one slot) with `waits_for` (in words),
-    `round_deadline` (after which the quorum is enough) and `frozen_at` (null before), `generation`, `ready` (anybody
-    may collect), `submitted`, `finalised`, `counted` (a list of the slots that the merge takes, empty before the round
-    is frozen), `collected` (inputs that are read) and `inputs_root` (null before all are); `slots`, those of the
-    current round (empty once complete), and `slot`, the last of them, whose state the round leads to (null once
-    complete), each with `round`, `slot`, `merge`, `status` (open, leased, submitted or finalised), `attempt`,
-    `next_attempt`, `worker`, `reserved_for` (who alone may claim it just now, after a dispute; else null), `payout`,
-    `deadline`, `seconds_left`, `open_games` and `state_root`.
+    `steps_per_round`, `minimum_steps`, `quorum`, `round_seconds`, `slot_reward`, `merge_reward` (null, as `quorum` and
+    `round_seconds`, where a round has one slot), `bond`, `lease_fee`, `lease_seconds`, `challenge_window`, `admission`,
+    `minimum_stake`, `ticket_target`, `base_loss` and `target_loss` (null without a target), `specification_hash`,
+    `program_root`, `dataset_root`, `initial_state_root`, `state_tensors`; `escrow`, `symbol`; `standing` of the current
+    round (null once complete, and where a round has one slot) with `waits_for` (in words), `round_deadline` (after
+    which the quorum is enough) and `frozen_at` (null before), `generation`, `ready` (anybody may collect), `submitted`,
+    `finalised`, `counted` (a list of the slots that the merge takes, empty before the round is frozen), `collected`
+    (inputs that are read) and `inputs_root` (null before all are); `slots`, those of the current round (empty once
+    complete), and `slot`, the last of them, whose state the round leads to (null once complete), each with `round`,
+    `slot`, `merge`, `status` (open, leased, submitted or finalised), `missing` (the round goes on without it),
+    `attempt`, `next_attempt`, `worker`, `reserved_for` (who alone may claim it just now, after a dispute; else null),
+    `payout`, `deadline`, `seconds_left`, `open_games` and `state_root`.
 
     Example: `trainledger task show 1`
     """
@@ -126,20 +126,19 @@ def show(context: CommandContext, number: TaskNumber) -> None:
     now = client.chain_time()
     places = [] if task.complete else range(task.parameters.last_slot + 1)
     slots = [client.slot(number, task.current_round, place) for place in places]
-    shown = [_slot_document(client, task, slot, now=now) for slot in slots]
-    merged = task.parameters.merges and bool(slots)
+    state = client.round(number, task.current_round) if slots and task.parameters.merges else None
+    shown = [_slot_document(client, task, slot, state, now=now) for slot in slots]
     document = task_document(task) | {
         "escrow": amount(client.escrow(number)),
         "symbol": client.token_symbol,
-        "standing": _standing(client, task, slots[-1], now=now) if merged else None,
+        "standing": None if state is None else _standing(task, state, slots[-1], now=now),
         "slots": shown,
         "slot": shown[-1] if shown else None,
     }
     context.emit(document, lambda console: _print_task(console, document))
 
 
-def _standing(client: LedgerClient, task: Task, merge: Slot, *, now: int) -> dict[str, Any]:
-    state = client.round(task.number, task.current_round)
+def _standing(task: Task, state: Round, merge: Slot, *, now: int) -> dict[str, Any]:
     return {
         "waits_for": describe_wait(task.parameters, state, merge, now=now),
         "round_deadline": state.deadline or None,
@@ -154,13 +153,14 @@ def _standing(client: LedgerClient, task: Task, merge: Slot, *, now: int) -> dic
     }
 
 
-def _slot_document(client: LedgerClient, task: Task, slot: Slot, *, now: int) -> dict[str, Any]:
-    empty = slot.status is SlotStatus.OPEN
+def _slot_document(client: LedgerClient, task: Task, slot: Slot, state: Round | None, *, now: int) -> dict[str, Any]:
+    empty, merge = slot.status is SlotStatus.OPEN, task.parameters.is_merge(slot.slot)
     return {
         "round": slot.round,
         "slot": slot.slot,
-        "merge": task.parameters.is_merge(slot.slot),
+        "merge": merge,
         "status": slot.status.name.lower(),
+        "missing": state is not None and not merge and state.is_missing(slot.slot, now),
         "attempt": slot.attempt,
         "next_attempt": client.next_attempt(slot.task, slot.round, slot.slot),
         "worker": None if empty or slot.worker == ZERO_ADDRESS else slot.worker,
@@ -188,23 +188,21 @@ def _print_task(console: Console, document: dict[str, Any]) -> None:
         return
     console.print()
     if standing is None:
-        hidden = ("merge",)
+        hidden = ("merge", "missing")  # of rounds with several slots
         rows = [(k.replace("_", " "), v) for k, v in slot.items() if v is not None and k not in hidden]
         console.print(table(["slot now", ""], rows))
         return
     console.print(f"Round {slot['round']}: {standing['waits_for']}.")
     columns = ["slot", "now", "worker", "seconds left", "games", "state root"]
-    cells = [_slot_row(one, standing) for one in document["slots"]]
+    cells = [_slot_row(one) for one in document["slots"]]
     console.print(table(columns, cells, right=columns[3:5]))
 
 
-def _slot_row(slot: dict[str, Any], standing: dict[str, Any]) -> tuple[object, ...]:
-    """A slot of several in a line: free and missing ones are both open on chain."""
-    now = slot["status"]
-    if now == "open" and not slot["merge"]:
-        thawed = standing["counted"] and standing["frozen_at"] is None
-        now = "missing" if standing["counted"] and slot["slot"] not in standing["counted"] else "free"
-        now = "missing for now" if thawed and now == "missing" else now
+def _slot_row(slot: dict[str, Any]) -> tuple[object, ...]:
+    """A slot of several in a line."""
+    now = "free" if slot["status"] == "open" and not slot["merge"] else slot["status"]
+    if slot["missing"]:
+        now = "missing" if now == "free" else f"{now}, missing"
     if slot["reserved_for"] is not None:
         now += f", kept for {shorten(slot['reserved_for'])}"
     left = "" if slot["seconds_left"] is None else slot["seconds_left"]

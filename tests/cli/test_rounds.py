@@ -118,6 +118,7 @@ def test_task_show_of_a_frozen_round(online: CommandLine, rounds: Rounds) -> Non
     assert (standing["counted"], standing["collected"], standing["generation"]) == ([1], 3, 0)
     assert standing["inputs_root"] == "0x" + inputs.hex()
     assert standing["frozen_at"] >= standing["round_deadline"]
+    assert [slot["missing"] for slot in document["slots"]] == [True, False, False]
     assert "Round 0: the merge of 1 slots can be claimed." in text
     assert "\n0 missing" in text
     assert "\n1 submitted" in text
@@ -137,6 +138,24 @@ def test_task_show_of_a_thawed_round(online: CommandLine, rounds: Rounds) -> Non
     assert merge["status"] == "submitted"
     assert "Round 0: thawed, 1 of 2 submitted, quorum 1 after" in text
     assert re.search(r"\n1 free, kept for 0x", text)
+
+
+def test_task_show_of_slots_that_stay_missing_after_a_thaw(online: CommandLine, rounds: Rounds) -> None:
+    claim_slot(rounds.worker, rounds.task, 1)
+    rounds.chain.advance(DEADLINE - 10)
+    do_slot(rounds.worker, rounds.task, 1, seed=1)  # late, so that its window outlasts the round's deadline
+    rounds.chain.advance(LEASE // 2)
+    collect(rounds.worker, rounds.task)
+    fell(rounds.challenger, rounds.task, 1, rounds.chain)
+    document, text = shown(online, rounds)
+    assert [slot["missing"] for slot in document["slots"]] == [True, False, False]
+    assert "Round 0: thawed, 0 of 1 submitted, quorum 1 after" in text
+    assert "\n0 missing" in text
+    assert re.search(r"\n1 free, kept for 0x", text)
+    rounds.chain.advance(DEADLINE + 1)
+    document, text = shown(online, rounds)
+    assert [slot["missing"] for slot in document["slots"]] == [False] * 3
+    assert "\n0 free" in text
 
 
 def test_checkpoint_list_and_rewards_tell_merges_apart(online: CommandLine, rounds: Rounds, record: Path) -> None:

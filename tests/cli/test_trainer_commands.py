@@ -43,6 +43,8 @@ def test_verify_json_has_every_documented_key(commands: TrainerCommands, states:
         assert 0 < seconds < 60
         assert entry == {
             "round": number,
+            "slot": 0,
+            "merge": False,
             "worker": commands.client.address,
             "final": True,
             "verdict": "agrees",

@@ -45,7 +45,7 @@ def test_worker_exit_when_done_plays_the_task_to_its_end(commands: TrainerComman
     one_round = ["claimed", "published", "submitted", "finalised", "paid"]
     assert shown == ["started", "preparing", "measured", *one_round, *one_round, "finished"]
     assert [set(line) - {"event", "time", "text"} for line in named(said, "claimed")] == [
-        {"task", "round", "attempt", "deadline"}
+        {"task", "round", "slot", "attempt", "deadline"}
     ] * 2
     assert submitted(commands.ledger) == [state_root(state.values()) for state in commands.tiny.states(2)[1:]]
     finished = said[-1]
@@ -237,6 +237,9 @@ def test_task_create_json_is_what_goes_on_chain(commands: TrainerCommands, file:
         "initial_state_root": "0x" + parameters.initial_state_root.hex(),
         "parameters": 256 * 8 + 8 * 8 + 12 * 64 + 2 * 8 + 8,
         "base_loss": said["base_loss"],
+        "slots_per_round": 1,
+        "slot_reward": {"wei": str(2_500_000_000_000_000_000), "tokens": "2.5"},
+        "merge_reward": None,
         "escrow": {"wei": str(7_500_000_000_000_000_000), "tokens": "7.5"},
         "store": f"file://{commands.store}",
     }
@@ -257,6 +260,18 @@ def test_task_create_dry_run_leaves_no_trace(commands: TrainerCommands, file: Pa
     assert sorted(commands.store.rglob("*")) == before
     assert commands.client.task_count() == 1
     assert commands.ask("task", "create", str(file)) == {**dry, "task": 2}
+
+
+def test_task_create_dry_run_shows_what_merges_cost(commands: TrainerCommands, file: Path) -> None:
+    rounds = '\n[round]\nslots = 2\nmerge_reward = "0.5"\n[merge]\nkind = "mean"\n'
+    file.write_text(file.read_text() + rounds)
+    dry = commands.ask("task", "create", str(file), "--dry-run")
+    assert (dry["slots_per_round"], dry["merge_reward"]["tokens"], dry["escrow"]["tokens"]) == (2, "0.5", "16.5")
+    done = commands.run("task", "create", str(file), "--dry-run")
+    assert "Escrow: 16.5 TLT (3 rounds of 2 slots for 2.5 and a merge for 0.5), out of 1000." in done.stderr
+    commands.client.balance = 16 * TOKEN
+    error = commands.fail(3, "task", "create", str(file))
+    assert error["problem"] == f"Account {ALICE} has 16 TLT and needs 16.5."
 
 
 def test_task_create_same_task_needs_again_while_it_runs(commands: TrainerCommands, file: Path) -> None:

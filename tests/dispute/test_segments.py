@@ -13,6 +13,7 @@ from worker_bench import TinyTask, publish_tiny_task  # the worker's tests' help
 from worker_fakes import ALICE, FakeChain, FakeLedger
 
 from ledger.errors import BlobMissing, DataError
+from ledger.types import Round
 from trainer.checkpoints import save_state, state_path
 from trainer.commit.states import inputs_root, state_root
 from trainer.dispute.journal import FolderKeeper, forget_journals
@@ -163,9 +164,24 @@ def do_round(world: World, tiny: TinyTask, after: State) -> None:
 
 
 class MergeChain(FakeChain):
-    """A chain that tells what merges take."""
+    """A chain that tells what merges take, and of no slot that is submitted now."""
 
     roots: list[bytes]
+
+    def round(self, task: int, round_number: int, /) -> Round:
+        none: frozenset[int] = frozenset()
+        numbers = dict.fromkeys(("deadline", "frozen_at", "generation", "running", "submitted", "finalised"), 0)
+        return Round(
+            task=task,
+            round=round_number,
+            **numbers,
+            counted=0,
+            collected=0,
+            submitted_slots=none,
+            counted_slots=none,
+            inputs_root=bytes(32),
+            ready=False,
+        )
 
     def merge_inputs(self, task: int, round_number: int, inputs_root: bytes, /) -> tuple[bytes, ...]:
         return tuple(self.roots)
@@ -235,7 +251,7 @@ def test_truth_of_a_merge_of_unknown_or_missing_states_is_a_data_error(
 ) -> None:
     world = MergeWorld(tiny, states, tmp_path)
     roots = world.roots
-    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], [], None):
+    for wrong in (roots[:2], [*roots, roots[0]], [roots[0], roots[0], roots[1]], [b"\x07" * 32, *roots[1:]], []):
         world.chain.roots = wrong
         with pytest.raises(DataError, match="No states are known"):
             world.source().truth(world.segment)

@@ -216,14 +216,14 @@ class Book:
             raise Refused("TaskIsClosed", task=number)
         if task.complete or round_number != task.current:
             raise Refused("WrongRound", round=round_number, current=task.current)
-        expected = task.base(round_number)
-        if base != expected:
-            raise Refused("WrongBase", given="0x" + base.hex(), expected="0x" + expected.hex())
         lapsed = slot.lapsed(now)
         if slot.status != SlotStatus.OPEN and not lapsed:
             raise Refused("SlotTaken", worker=slot.worker, status=slot.status, deadline=slot.deadline)
         if attempt != slot.attempt + lapsed:
             raise Refused("WrongAttempt", attempt=attempt, current=slot.attempt + lapsed)
+        expected = task.base(round_number)
+        if base != expected:
+            raise Refused("WrongBase", given="0x" + base.hex(), expected="0x" + expected.hex())
         # What the lapsed lease's end changes counts already: its bond is free again, its fee gone.
         same = lapsed and slot.worker == worker
         staked = self.staked[worker] - (terms.lease_fee if same else 0)

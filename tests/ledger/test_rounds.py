@@ -27,7 +27,7 @@ from ledger.deploy import Deployment
 from ledger.disputes.client import DisputeClient
 from ledger.errors import ContractReverted
 from ledger.keys import Wallet
-from ledger.performance import explain_pay, pay_for
+from ledger.performance import pay_of
 from ledger.reverts import ErrorDecoder
 from ledger.rounds import describe_slot, describe_wait
 from ledger.tx import TransactionSender
@@ -78,15 +78,11 @@ def test_round_from_the_first_claim_to_its_merge(worker: LedgerClient, task: Tas
     credit = worker.stake_account(worker.address).credit
     finalise_slot(worker, task, MERGE)
     paid = worker.stake_account(worker.address).credit - credit
-    assert paid == MERGE_REWARD == pay_for(task.parameters, round_number=0, steps=1, loss_bits=LOSS, slot=MERGE)
+    assert paid == MERGE_REWARD == pay_of(task.parameters, worker.slot(task.number, 0, MERGE))
+    trained = pay_of(task.parameters, worker.slot(task.number, 0, 1))
+    assert trained == credit == worker.pay_for(task.number, 0, steps=10, loss_bits=LOSS)
     assert worker.checkpoint(task.number, 0).state_root == merged
     assert worker.merge_inputs(task.number, 0, inputs) == (base, base, root)
-
-
-def test_pay_of_a_training_slot_is_as_ever(worker: LedgerClient, task: Task) -> None:
-    pay = pay_for(task.parameters, round_number=0, steps=10, loss_bits=LOSS, slot=1)
-    assert pay == worker.pay_for(task.number, 0, steps=10, loss_bits=LOSS)
-    assert pay == explain_pay(task.parameters, round_number=0, steps=10, loss_bits=LOSS)["pay"] > 0
 
 
 def test_merge_inputs_of_before_a_fall_are_in_the_log(

@@ -12,11 +12,12 @@ from typing import Any, cast
 import pytest
 from audit_world import FEE, WINDOW, World, drawn
 from fake_games import Heard
+from round_life import DEADLINE, MERGE, collect, do_slot, round_parameters
 from web3 import Web3
 
 from ledger.anvil import LocalChain
 from ledger.audits.client import CommitteeClient
-from ledger.audits.records import VOTES, attempt_key
+from ledger.audits.records import VOTES, Stage, attempt_key
 from ledger.compile import Artifact
 from ledger.deploy import Deployment
 from ledger.errors import BlobMissing, ChainUnreachable, ContractReverted
@@ -174,6 +175,31 @@ def test_two_members_agree_are_paid_and_the_window_ends_early(scene: Scene) -> N
     scene.run(anna, boris)
     assert scene.reader.audit(scene.key).closed
     assert list(scene.folder.rglob("*.json")) == []
+
+
+def test_member_asks_for_audits_of_each_slot_and_of_the_merge(scene: Scene) -> None:
+    requester, worker = scene.world.client("requester"), scene.world.client("worker")
+    fields = round_parameters(challenge_window=WINDOW)
+    task = requester.task(requester.post_task(fields, "file:///store"))
+    requester.fund_audits(task.number, FEE, 2 * VOTES * FEE)
+    do_slot(worker, task, 1, seed=2)
+    scene.world.chain.advance(DEADLINE // 2)
+    do_slot(worker, task, 0, seed=1)
+    collect(worker, task)
+    do_slot(worker, task, MERGE, seed=3)
+    member = scene.member("anna")
+    views = [SlotView(task=task, slot=scene.reader.slot(task.number, 0, slot)) for slot in (0, MERGE)]
+    for _ in views:
+        assert member.turn(views, lambda view: Segment.of_slot(view.task, view.slot, bytes(32)))
+    said = [one for one in scene.heard["anna"].said if one["event"] == "audit-asked"]
+    assert [(one["slot"], one["text"]) for one in said] == [
+        (0, f"Slot 0 of round 0 of task {task.number}: its audit was asked for."),
+        (MERGE, f"The merge of round 0 of task {task.number}: its audit was asked for."),
+    ]
+    for slot, asked in ((0, True), (1, False), (MERGE, True)):
+        audit = scene.reader.audit(attempt_key(task.number, 0, 0, slot))
+        stage = audit.stage(now=scene.reader.chain_time(), block=scene.reader.block_number())
+        assert (stage is Stage.ASKED) == asked
 
 
 def test_only_the_drawn_run_is_traced(scene: Scene) -> None:

@@ -236,15 +236,24 @@ def test_audit_challenges_a_wrong_merge(scene: Scene, task: Task, slots: list[St
     assert matter.claimed == state_root(merged(scene.tiny, *slots).values())
 
 
-def test_audit_of_a_merge_whose_inputs_are_not_to_be_had_challenges_nobody(
-    scene: Scene, task: Task, slots: list[State]
-) -> None:
+def test_audit_of_a_merge_trains_again_what_was_withheld(scene: Scene, task: Task, slots: list[State]) -> None:
     trained(scene, task, slots)
     scene.submit(task, MERGE, spoilt(merged(scene.tiny, *slots)))
     Path(scene.tiny.store._root, state_path(state_root(slots[1].values()))).unlink()
-    found = scene.audit(task, challenge=True).audited
-    assert [one.finding for one in found] == ["agrees", "agrees", "unchecked"]
-    assert scene.client("carol").games(task=task.number) == []
+    assert [finding for _, finding in scene.found(task)] == ["agrees", "agrees", "differs"]
+
+
+def test_audit_of_a_merge_whose_inputs_are_not_to_be_had_challenges_nobody_for_it(
+    scene: Scene, task: Task, slots: list[State]
+) -> None:
+    false = spoilt(slots[1])
+    trained(scene, task, [slots[0], false])
+    scene.submit(task, MERGE, spoilt(merged(scene.tiny, slots[0], false)))
+    Path(scene.tiny.store._root, state_path(state_root(false.values()))).unlink()
+    assert [finding for _, finding in scene.found(task)] == ["agrees", "differs", "unchecked"]
+    with pytest.raises(Challenged):
+        scene.audit(task, challenge=True, heard=HeardUntilChallenged())
+    assert [view.position.matter.merge for view in scene.client("carol").games(task=task.number)] == [False]
 
 
 def test_audit_of_a_merge_without_a_slot(scene: Scene, task: Task, slots: list[State]) -> None:

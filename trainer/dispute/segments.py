@@ -186,7 +186,7 @@ class SegmentSource:
         return known
 
     def _inputs(self, segment: Segment, materials: Materials) -> tuple[State, list[State | None]]:
-        """The base and the slots' states of a merge, from the store; None for a slot that is the base again."""
+        """The base and the slots' states of a merge; None for a slot that is the base again."""
         roots = list(self._chain.merge_inputs(segment.task, segment.round, segment.base))
         if len(roots) != 1 + materials.program.slots or inputs_root(roots[0], roots[1:]) != segment.base:
             raise DataError(
@@ -194,13 +194,24 @@ class SegmentSource:
                 f"{root_hex(segment.base)}.",
                 remedy="The chain was reorganised, or the node lies: name another one with --rpc-url.",
             )
+        own, *others = roots
+        base = self._base(segment, materials, own)
+        return base, [
+            None if root == own else self._input(segment, materials, base, own, slot, root)
+            for slot, root in enumerate(others)
+        ]
 
-        base, folder = self._base(segment, materials, roots[0]), self._journals / segment.folder_name
+    def _input(self, segment: Segment, materials: Materials, base: State, own: bytes, slot: int, root: bytes) -> State:
+        """What a slot was submitted as: from the store, or trained again, so that nobody can withhold it."""
+        store, layout, folder = materials.store, materials.layout, self._journals / segment.folder_name
+        try:
+            return load_slot_state(store, root, base, layout, base_root=own, folder=folder)
+        except (BlobMissing, BlobCorrupt):
+            return self._verifier(segment, materials).slot_state(base, segment.round, slot, root)
 
-        def loaded(root: bytes) -> State:
-            return load_slot_state(materials.store, root, base, materials.layout, base_root=roots[0], folder=folder)
-
-        return base, [None if root == roots[0] else loaded(root) for root in roots[1:]]
+    def _verifier(self, segment: Segment, materials: Materials) -> TaskVerifier:
+        task = self._chain.task(segment.task)
+        return TaskVerifier(materials, claims_of(self._chain, task), engine=self._engine)
 
     def _base(self, segment: Segment, materials: Materials, root: bytes) -> State:
         """The state that the segment's round starts from: from the store, or replayed from an earlier one."""
@@ -210,7 +221,7 @@ class SegmentSource:
             task = self._chain.task(segment.task)
             if segment.round == 0 or task.current_round < segment.round:
                 raise
-            verifier = TaskVerifier(materials, claims_of(self._chain, task), engine=self._engine)
+            verifier = self._verifier(segment, materials)
             if verifier.base_root(segment.round) != root:
                 raise DataError(
                     f"Round {segment.round} of task {segment.task} does not start from {root_hex(root)}.",
