@@ -273,8 +273,9 @@ class Player:
         """Collects the prize once the slot has found its state, or will find none."""
         matter = view.position.matter
         slot = self._chain.slot(matter.task, matter.round, matter.slot)
-        given_up = slot.status is SlotStatus.OPEN and self._chain.task(matter.task).closed
-        if slot.status is not SlotStatus.FINALISED and not given_up:
+        task = self._chain.task(matter.task)
+        over = task.closed or matter.round < task.current_round  # a round may end without one of its slots
+        if slot.status is not SlotStatus.FINALISED and not (slot.status is SlotStatus.OPEN and over):
             return False
         try:
             self._chain.award_fall(matter.task, matter.round, attempt=matter.attempt, slot=matter.slot)
