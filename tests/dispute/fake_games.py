@@ -72,10 +72,11 @@ class FakeGames:
 
     def task(self, number: int, /) -> Any:
         @dataclass
-        class Closed:
+        class Standing:
             closed: bool
+            current_round: int
 
-        return Closed(self.closed)
+        return Standing(self.closed, self.current_round)
 
     def games(self, *, task: int | None = None, party: str | None = None, only_running: bool = False) -> list[GameView]:
         return [
