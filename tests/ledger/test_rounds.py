@@ -27,7 +27,7 @@ from ledger.deploy import Deployment
 from ledger.disputes.client import DisputeClient
 from ledger.errors import ContractReverted
 from ledger.keys import Wallet
-from ledger.performance import explain_pay, pay_for
+from ledger.performance import pay_factors, pay_for
 from ledger.reverts import ErrorDecoder
 from ledger.rounds import describe_slot, describe_wait
 from ledger.tx import TransactionSender
@@ -86,7 +86,7 @@ def test_round_from_the_first_claim_to_its_merge(worker: LedgerClient, task: Tas
 def test_pay_of_a_training_slot_is_as_ever(worker: LedgerClient, task: Task) -> None:
     pay = pay_for(task.parameters, round_number=0, steps=10, loss_bits=LOSS, slot=1)
     assert pay == worker.pay_for(task.number, 0, steps=10, loss_bits=LOSS)
-    assert pay == explain_pay(task.parameters, round_number=0, steps=10, loss_bits=LOSS)["pay"] > 0
+    assert pay == pay_factors(task.parameters, round_number=0, steps=10, loss_bits=LOSS).pay > 0
 
 
 def test_merge_inputs_of_before_a_fall_are_in_the_log(
