@@ -28,7 +28,7 @@ class Facts:
 
     Attributes:
         now: the chain's time. credited: whether its pay is credited and not withdrawn.
-        closed: whether its task is closed. games: disputes about it that run.
+        closed: whether its task is closed. passed: whether its round is over. games: disputes about it that run.
         fell_in: the dispute that it lost, None where it lost none.
         slot: the slot as it is now; for submissions that fell only.
         round: where its round stands; None where a round has one slot.
@@ -41,6 +41,7 @@ class Facts:
     attempt: Attempt
     now: int
     closed: bool = False
+    passed: bool = False
     credited: bool = False
     games: tuple[OpenGame, ...] = ()
     fell_in: int | None = None
@@ -220,13 +221,16 @@ def _ended(facts: Facts) -> Reason:
     where = "a dispute" if facts.fell_in is None else f"dispute {facts.fell_in}"
     redone = facts.slot is not None and facts.slot.status is SlotStatus.FINALISED
     given_up = facts.slot is not None and facts.slot.status is SlotStatus.OPEN and facts.closed
+    bond = f"its bond of {format_tokens(fixed.bond)}"
     if attempt.award is None and (redone or given_up):
-        text = f"it fell in {where}; its bond of {format_tokens(fixed.bond)} is lost, and anybody can have it taken now"
+        text = f"it fell in {where}; {bond} is lost, and anybody can have it taken now"
         return Reason(text=text, lost=True, command=_settle(facts))
-    if attempt.award is None:
-        text = f"it fell in {where}; its bond of {format_tokens(fixed.bond)} is locked until its slot is final"
+    if attempt.award is None and facts.passed and not redone:
+        text = f"it fell in {where}, and its round went on without the slot; {bond} is locked unless the task is closed"
+    elif attempt.award is None:
+        text = f"it fell in {where}; {bond} is locked until its slot is final"
     else:
-        text = f"it fell in {where}; its bond of {format_tokens(fixed.bond)} is lost"
+        text = f"it fell in {where}; {bond} is lost"
     return Reason(text=text, lost=True)
 
 

@@ -100,6 +100,7 @@ def _facts(
         "attempt": attempt,
         "now": now,
         "closed": task.closed,
+        "passed": key.round < task.current_round,
         "credited": attempt.stage is Stage.FINAL and attempt.paid > 0 and log.withdrawn(attempt) is None,
         "games": tuple(
             OpenGame(number=view.number, defender_to_move=view.position.defender_to_move, deadline=view.deadline)

@@ -213,6 +213,22 @@ def test_a_lease_on_a_merge_whose_input_fell_is_expired_without_a_fee(online: Co
     assert merge["reason"] == "its lease ended without a submission; 0 of its bond burned, the rest is free"
 
 
+def test_a_fall_whose_round_went_on_without_the_slot(online: CommandLine, rounds: Rounds) -> None:
+    for slot in range(2):
+        do_slot(rounds.worker, rounds.task, slot, seed=slot)
+    fell(rounds.challenger, rounds.task, 1, rounds.chain)
+    rounds.chain.advance(LEASE + 1)  # the fallen slot is kept for the challenger no more, and the round is late
+    collect(rounds.worker, rounds.task)
+    do_slot(rounds.worker, rounds.task, MERGE, seed=9)
+    rounds.chain.advance(LEASE + 1)
+    assert settle(online, rounds.number) == [("finalised", 0), ("finalised", MERGE)]
+    (fallen,) = [entry for entry in unpaid(online, rounds.number) if entry["slot"] == 1]
+    assert "its round went on without the slot" in fallen["reason"]
+    assert (fallen["command"], settle(online, rounds.number)) == (None, [])
+    online.json("task", "close", rounds.number, "--account", "requester")
+    assert settle(online, rounds.number) == [("awarded", 1)]
+
+
 def test_a_fall_in_a_closed_task_is_awarded_by_hand(online: CommandLine, rounds: Rounds) -> None:
     do_slot(rounds.worker, rounds.task, 0, seed=1)
     fell(rounds.challenger, rounds.task, 0, rounds.chain)

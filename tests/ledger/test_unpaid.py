@@ -215,6 +215,17 @@ def test_bond_of_a_fall_is_taken_once_its_slot_is_final(status: SlotStatus, clos
     assert (taken.text, taken.command) == ("it fell in dispute 9; its bond of 0.1 is lost", None)
 
 
+def test_bond_of_a_fall_whose_round_went_on_without_the_slot() -> None:
+    fell = reason(attempt(Stage.FELL), fell_in=9, slot=slot(0, SlotStatus.OPEN), passed=True)
+    assert fell.text == (
+        "it fell in dispute 9, and its round went on without the slot; its bond of 0.1 is locked unless "
+        "the task is closed"
+    )
+    assert fell.command is None
+    redone = reason(attempt(Stage.FELL), fell_in=9, slot=slot(0, SlotStatus.FINALISED), passed=True)
+    assert redone.command == "task settle 3"
+
+
 def event(name: str, place: int, **arguments: object) -> Event:
     known: dict[str, object] = {"task": 3, "round": 0, "slot": 0, "attempt": 0}
     return Event(
