@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 
 from ledger.types import Slot, TaskParameters
 
@@ -49,17 +50,98 @@ def fixed_point(bits: int) -> int | None:
     return -magnitude if bits >> 31 else magnitude
 
 
+@dataclass(frozen=True, kw_only=True)
+class PayFactors:
+    """The arithmetic of a training slot's pay, exactly: pay = ⌊numerator / denominator⌋ wei.
+
+    Losses are in fixed point, units of 2⁻⁶⁴ nats; `loss` is None where it is not finite. Without a target all of them
+    are None, gain is 0 and earned and need are 1.
+
+    Attributes:
+        steps, steps_per_round: done and asked. round_number: from 0, of `rounds`.
+        gain: max(0, base − loss). need: (base − target) × (round_number + 1).
+        earned: min(gain × rounds, need); earned / need is the performance.
+    """
+
+    slot_reward: int
+    steps: int
+    steps_per_round: int
+    round_number: int
+    rounds: int
+    base: int | None
+    target: int | None
+    loss: int | None
+    gain: int
+    need: int
+
+    @property
+    def has_target(self) -> bool:
+        return self.target is not None
+
+    @property
+    def earned(self) -> int:
+        return min(self.gain * self.rounds, self.need) if self.has_target else 1
+
+    @property
+    def numerator(self) -> int:
+        return self.slot_reward * self.steps * self.earned
+
+    @property
+    def denominator(self) -> int:
+        return self.steps_per_round * self.need
+
+    @property
+    def pay(self) -> int:
+        """In wei, rounded down."""
+        return self.numerator // self.denominator
+
+    @property
+    def remainder(self) -> int:
+        """What rounding down drops, in parts of a wei, each a denominator's."""
+        return self.numerator % self.denominator
+
+    @property
+    def unearned(self) -> int:
+        """Wei of the slot's reward that stay in the escrow."""
+        return self.slot_reward - self.pay
+
+
+def pay_factors(parameters: TaskParameters, *, round_number: int, steps: int, loss_bits: int) -> PayFactors:
+    """The factors of a training slot's pay in round `round_number` (from 0), with `steps` done and this held-out loss.
+
+    Raises:
+        ValueError: `loss_bits` is not a number of 32 bits, or the task's base loss is not above its target.
+    """
+    base, target, loss, gain, need = None, None, None, 0, 1
+    if parameters.has_target:
+        base, target, loss = (fixed_point(bits) for bits in (parameters.base_loss, parameters.target_loss, loss_bits))
+        if base is None or target is None or base <= target:
+            raise ValueError(
+                f"base loss {parameters.base_loss:#x} is not above target loss {parameters.target_loss:#x}"
+            )
+        gain = 0 if loss is None else max(0, base - loss)
+        need = (base - target) * (round_number + 1)
+    return PayFactors(
+        slot_reward=parameters.slot_reward,
+        steps=steps,
+        steps_per_round=parameters.steps_per_round,
+        round_number=round_number,
+        rounds=parameters.rounds,
+        base=base,
+        target=target,
+        loss=loss,
+        gain=gain,
+        need=need,
+    )
+
+
 def pay_for(parameters: TaskParameters, *, round_number: int, steps: int, loss_bits: int) -> int:
     """Pay in wei for a slot of round `round_number` (from 0) with `steps` done and this held-out loss.
 
     Raises:
         ValueError: `loss_bits` is not a number of 32 bits.
     """
-    if not parameters.has_target:
-        return parameters.slot_reward * steps // parameters.steps_per_round
-    gain, need = _gain_and_need(parameters, round_number=round_number, loss_bits=loss_bits)
-    earned = parameters.slot_reward * steps * min(gain * parameters.rounds, need)
-    return earned // (parameters.steps_per_round * need)
+    return pay_factors(parameters, round_number=round_number, steps=steps, loss_bits=loss_bits).pay
 
 
 def pay_of(parameters: TaskParameters, slot: Slot) -> int:
@@ -67,47 +149,6 @@ def pay_of(parameters: TaskParameters, slot: Slot) -> int:
     if parameters.is_merge(slot.slot):
         return parameters.merge_reward
     return pay_for(parameters, round_number=slot.round, steps=slot.steps, loss_bits=slot.heldout_loss)
-
-
-def explain_pay(
-    parameters: TaskParameters, *, round_number: int, steps: int, loss_bits: int
-) -> dict[str, int | float | None]:
-    """Why the pay is what it is: each factor, for people. `pay` is exact; the ratios are rounded for display.
-
-    Keys: `pay`, `slot_reward` (wei); `steps`, `steps_per_round`, `rate`; `loss`, `base_loss`, `target_loss`,
-    `loss_for_full_pay` (nats, None without a target); `performance` (0 to 1).
-    """
-    pay = pay_for(parameters, round_number=round_number, steps=steps, loss_bits=loss_bits)
-    explanation: dict[str, int | float | None] = {
-        "pay": pay,
-        "slot_reward": parameters.slot_reward,
-        "steps": steps,
-        "steps_per_round": parameters.steps_per_round,
-        "rate": steps / parameters.steps_per_round,
-        "loss": bits_float(loss_bits),
-        "base_loss": None,
-        "target_loss": None,
-        "loss_for_full_pay": None,
-        "performance": 1.0,
-    }
-    if parameters.has_target:
-        gain, need = _gain_and_need(parameters, round_number=round_number, loss_bits=loss_bits)
-        base, target = bits_float(parameters.base_loss), bits_float(parameters.target_loss)
-        explanation |= {
-            "base_loss": base,
-            "target_loss": target,
-            "loss_for_full_pay": base - (base - target) * (round_number + 1) / parameters.rounds,
-            "performance": min(gain * parameters.rounds, need) / need,
-        }
-    return explanation
-
-
-def _gain_and_need(parameters: TaskParameters, *, round_number: int, loss_bits: int) -> tuple[int, int]:
-    base, target, loss = (fixed_point(bits) for bits in (parameters.base_loss, parameters.target_loss, loss_bits))
-    if base is None or target is None or base <= target:
-        raise ValueError(f"base loss {parameters.base_loss:#x} is not above target loss {parameters.target_loss:#x}")
-    gain = 0 if loss is None else max(0, base - loss)
-    return gain, (base - target) * (round_number + 1)
 
 
 def _checked(bits: int) -> int:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ledger.types import Round, Slot, SlotStatus, TaskParameters
 
-__all__ = ["describe_slot", "describe_wait"]
+__all__ = ["describe_slot", "describe_time", "describe_wait"]
 
 
 def describe_slot(parameters: TaskParameters, round_number: int, slot: int) -> str:
@@ -28,14 +28,14 @@ def describe_wait(parameters: TaskParameters, state: Round, merge: Slot, *, now:
     if state.collected < needed:
         return f"{state.counted} slots count; {state.collected} of {needed} inputs of the merge are collected"
     if merge.status is SlotStatus.LEASED:
-        return f"the merge of {state.counted} slots is leased until {_clock(merge.deadline)}"
+        return f"the merge of {state.counted} slots is leased until {describe_time(merge.deadline)}"
     if merge.status is SlotStatus.OPEN:
         return f"the merge of {state.counted} slots can be claimed"
     if merge.generation != state.generation:
         return "a merge of earlier inputs is submitted; where they are others now it is void once its window is over"
     if state.finalised < state.counted:
         return f"the merge is submitted; {state.finalised} of the {state.counted} slots that it took are final"
-    return f"the merge is submitted; its window ends at {_clock(merge.deadline)}"
+    return f"the merge is submitted; its window ends at {describe_time(merge.deadline)}"
 
 
 def _wait_for_slots(parameters: TaskParameters, state: Round, *, now: int) -> str:
@@ -46,10 +46,10 @@ def _wait_for_slots(parameters: TaskParameters, state: Round, *, now: int) -> st
     thawed = f"thawed {state.generation} times, " if state.generation > 1 else "thawed, " if state.generation else ""
     if state.ready:
         return f"{thawed}{state.submitted} of {needed} submitted: anybody may collect the merge's inputs"
-    when = f"since {_clock(state.deadline)}" if late else f"after {_clock(state.deadline)}"
+    when = f"since {describe_time(state.deadline)}" if late else f"after {describe_time(state.deadline)}"
     return f"{thawed}{state.submitted} of {needed} submitted, quorum {parameters.quorum} {when}"
 
 
-def _clock(seconds: int) -> str:
+def describe_time(seconds: int) -> str:
     """Chain time for people: the hour, in UTC, with its day."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%d %b %H:%M:%S UTC")

@@ -199,6 +199,24 @@ class CommandApp(typer.Typer):
 
         return decorate
 
+    def default(self, function: _Function) -> _Function:
+        """Makes a command of the group's own name, which runs where none of the group's is named.
+
+        Its only parameter is the context; common options before a command of the group are that command's too.
+        """
+        run = _with_common_options(function)
+
+        def callback(ctx: typer.Context, **values: Any) -> None:
+            if ctx.invoked_subcommand is None:
+                run(ctx, **values)
+            else:
+                ctx.obj = _merge_flags(ctx.obj or {}, values)
+
+        _describe(callback, list(inspect.signature(run).parameters.values()))
+        text = inspect.getdoc(function)
+        self.callback(invoke_without_command=True, no_args_is_help=False, help=text)(callback)
+        return function
+
 
 def _with_common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(function, eval_str=True)

@@ -13,14 +13,13 @@ from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, loss_value, shorten, table
 from ledger.types import Event, StakeAccount
 
-__all__ = ["register", "rewards_document"]
+__all__ = ["register", "rewards", "rewards_document"]
 
 _EVENTS = ("TaskPosted", "SlotClaimed", "Finalised", "EscrowPaid", "BondTaken", "Withdrawn")
 
 
 def register(app: CommandApp) -> None:
-    """Adds the two commands."""
-    app.command("rewards")(rewards)
+    """Adds `withdraw`; `rewards` is what its group does without a command."""
     app.command("withdraw")(withdraw)
 
 
@@ -29,7 +28,8 @@ def rewards(context: CommandContext) -> None:
 
     All numbers come from the chain: balances from the contracts, earnings from the logs of finalised submissions.
     Each earning names the stake's owner (worker), the key that claimed (operator) and who was paid (payout), so it
-    is always clear which key earned what. Credit is what `trainledger withdraw` sends you.
+    is always clear which key earned what. Credit is what `trainledger withdraw` sends you; `explain` shows how a pay
+    was computed.
 
     JSON: `account`, `chain_id`, `ledger`, `symbol`; `balance` with `tokens_held`, `staked`, `locked`, `free`,
     `unbonding`, `unbonding_release` (Unix seconds or null) and `credit`; `payout`; `earnings`, a list of `task`,

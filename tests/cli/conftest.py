@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from life import ETHER
+from round_life import round_parameters
+from rounds_of_two import Rounds
+from web3 import Web3
 
 from ledger.anvil import LocalChain
+from ledger.client import LedgerClient
+from ledger.compile import Artifact
 from ledger.deploy import Deployment, publish
+from ledger.disputes.client import DisputeClient
 from ledger.keys import Wallet
+from ledger.reverts import ErrorDecoder
+from ledger.tx import TransactionSender
 
 
 @pytest.fixture
@@ -41,3 +50,22 @@ def account(online: CommandLine, funded_wallet: Callable[..., Wallet]) -> Callab
         return online.add(funded_wallet(**funds), name)
 
     return make
+
+
+@pytest.fixture
+def rounds(
+    chain: LocalChain,
+    web3: Web3,
+    deployment: Deployment,
+    artifacts: dict[str, Artifact],
+    client_for: Callable[..., LedgerClient],
+    account: Callable[..., Wallet],
+    rolled_back: None,
+) -> Rounds:
+    requester, worker = client_for(account("requester")), client_for(account("worker"))
+    sender = TransactionSender(web3, account("carol"), errors=ErrorDecoder(artifacts))
+    challenger = DisputeClient(web3, deployment, sender, artifacts=artifacts)
+    for client in (worker, challenger):
+        client.stake(5 * ETHER)
+    task = requester.task(requester.post_task(round_parameters(), "file:///store"))
+    return Rounds(chain, task, worker, challenger)

@@ -25,10 +25,10 @@ def load_tool() -> ModuleType:
 TOOL = load_tool()
 COMMANDS = {" ".join(path): command for path, command in TOOL.commands(get_command(app))}
 WANTED = """up, deploy, account new, account list, account import, account fund, account show, account authorise,
-account payout, account stake, account unbond, account send, task create, task list, task show, task close,
+account payout, account stake, account unbond, account send, task create, task list, task show, task close, task settle,
 auditor enrol, auditor resign, auditor status, auditor fund, auditor budget, auditor refund,
 dispute list, dispute show, dispute settle, dispute release, dispute play, audit,
-rewards, withdraw, checkpoint list, checkpoint export,
+rewards, rewards explain, why-not-paid, withdraw, checkpoint list, checkpoint export,
 worker run, verify, generate, program trace, program show, program cost, selftest, demo"""
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import PROJECT, CommandLine
-from life import ETHER, LEASE
+from life import LEASE
 from round_life import (
     DEADLINE,
     MERGE,
@@ -22,55 +20,11 @@ from round_life import (
     do_slot,
     fell,
     finalise_slot,
-    round_parameters,
 )
+from rounds_of_two import Rounds
 from test_rewards import all_keys
-from web3 import Web3
-
-from ledger.anvil import LocalChain
-from ledger.client import LedgerClient
-from ledger.compile import Artifact
-from ledger.deploy import Deployment
-from ledger.disputes.client import DisputeClient
-from ledger.keys import Wallet
-from ledger.reverts import ErrorDecoder
-from ledger.tx import TransactionSender
-from ledger.types import Task
 
 pytestmark = pytest.mark.chain
-
-
-@dataclass
-class Rounds:
-    """A task of two slots a round; `worker` does both, and the merge."""
-
-    chain: LocalChain
-    task: Task
-    worker: LedgerClient
-    challenger: DisputeClient
-
-    @property
-    def number(self) -> str:
-        return str(self.task.number)
-
-
-@pytest.fixture
-def rounds(
-    chain: LocalChain,
-    web3: Web3,
-    deployment: Deployment,
-    artifacts: dict[str, Artifact],
-    client_for: Callable[..., LedgerClient],
-    account: Callable[..., Wallet],
-    rolled_back: None,
-) -> Rounds:
-    requester, worker = client_for(account("requester")), client_for(account("worker"))
-    sender = TransactionSender(web3, account("carol"), errors=ErrorDecoder(artifacts))
-    challenger = DisputeClient(web3, deployment, sender, artifacts=artifacts)
-    for client in (worker, challenger):
-        client.stake(5 * ETHER)
-    task = requester.task(requester.post_task(round_parameters(), "file:///store"))
-    return Rounds(chain, task, worker, challenger)
 
 
 def shown(online: CommandLine, rounds: Rounds) -> tuple[dict[str, Any], str]:

@@ -32,6 +32,7 @@ class FakeGames:
     views: dict[int, GameView] = field(default_factory=dict)
     slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
     closed: bool = False
+    current_round: int = 0
     moves: list[tuple[int, str]] = field(default_factory=list)
     awards: list[tuple[int, int, int]] = field(default_factory=list)
     awarded: set[tuple[int, int, int]] = field(default_factory=set)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.performance import bits_float, explain_pay, fixed_point, float_bits, pay_for
+from ledger.performance import bits_float, fixed_point, float_bits, pay_factors, pay_for
 from ledger.types import TaskParameters
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors/performance.json").read_text())
@@ -120,23 +120,28 @@ def test_fixed_point_more_than_32_bits_refused(bits: int) -> None:
         fixed_point(bits)
 
 
-def test_explain_pay_gives_each_factor() -> None:
-    task = parameters(has_target=True, base_loss=float_bits(4.0), target_loss=float_bits(2.0), slot_reward=1000)
-    explained = explain_pay(task, round_number=1, steps=5, loss_bits=float_bits(3.5))
-    assert explained == {
-        "pay": 250,
-        "slot_reward": 1000,
-        "steps": 5,
-        "steps_per_round": 10,
-        "rate": 0.5,
-        "loss": 3.5,
-        "base_loss": 4.0,
-        "target_loss": 2.0,
-        "loss_for_full_pay": 3.0,
-        "performance": 0.5,
-    }
+def test_pay_factors_are_exact() -> None:
+    task = parameters(has_target=True, base_loss=float_bits(4.0), target_loss=float_bits(2.0), slot_reward=1001)
+    factors = pay_factors(task, round_number=1, steps=5, loss_bits=float_bits(3.5))
+    unit = 1 << 64
+    assert (factors.base, factors.target, factors.loss) == (4 * unit, 2 * unit, 7 * unit // 2)
+    # Half a nat of the two that four rounds ask; two rounds' part is due.
+    assert (factors.gain, factors.need, factors.earned) == (unit // 2, 4 * unit, 2 * unit)
+    assert (factors.numerator, factors.denominator) == (1001 * 5 * 2 * unit, 10 * 4 * unit)
+    assert (factors.pay, factors.remainder, factors.unearned) == (250, 10 * unit, 751)
 
 
-def test_explain_pay_without_target_depends_on_steps_alone() -> None:
-    explained = explain_pay(parameters(slot_reward=7), round_number=3, steps=5, loss_bits=float_bits(math.nan))
-    assert (explained["pay"], explained["performance"], explained["loss_for_full_pay"]) == (3, 1.0, None)
+def test_pay_factors_without_target_depend_on_steps_alone() -> None:
+    factors = pay_factors(parameters(slot_reward=7), round_number=3, steps=5, loss_bits=float_bits(math.nan))
+    assert (factors.has_target, factors.base, factors.target, factors.loss) == (False, None, None, None)
+    assert (factors.numerator, factors.denominator, factors.pay, factors.remainder) == (35, 10, 3, 5)
+
+
+@given(finite_patterns, st.integers(0, 10), st.integers(0, 3), st.integers(1, 2**96 - 1))
+def test_pay_and_remainder_make_up_the_fraction(loss: int, steps: int, number: int, reward: int) -> None:
+    task = parameters(has_target=True, base_loss=float_bits(4.0), target_loss=float_bits(2.0), slot_reward=reward)
+    factors = pay_factors(task, round_number=number, steps=steps, loss_bits=loss)
+    exact = reward * Fraction(steps, 10) * Fraction(factors.earned, factors.need)
+    assert factors.pay + Fraction(factors.remainder, factors.denominator) == exact
+    assert factors.pay + factors.unearned == reward
+    assert factors.pay == pay_for(task, round_number=number, steps=steps, loss_bits=loss)
