@@ -220,14 +220,13 @@ def _ended(facts: Facts) -> Reason:
         return Reason(text=text, lost=True)
     where = "a dispute" if facts.fell_in is None else f"dispute {facts.fell_in}"
     redone = facts.slot is not None and facts.slot.status is SlotStatus.FINALISED
-    given_up = facts.slot is not None and facts.slot.status is SlotStatus.OPEN and facts.closed
+    over = facts.closed or facts.passed
+    given_up = facts.slot is not None and facts.slot.status is SlotStatus.OPEN and over
     bond = f"its bond of {format_tokens(fixed.bond)}"
     if attempt.award is None and (redone or given_up):
         text = f"it fell in {where}; {bond} is lost, and anybody can have it taken now"
         return Reason(text=text, lost=True, command=_settle(facts))
-    if attempt.award is None and facts.passed and not redone:
-        text = f"it fell in {where}, and its round went on without the slot; {bond} is locked unless the task is closed"
-    elif attempt.award is None:
+    if attempt.award is None:
         text = f"it fell in {where}; {bond} is locked until its slot is final"
     else:
         text = f"it fell in {where}; {bond} is lost"

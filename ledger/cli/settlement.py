@@ -120,8 +120,8 @@ def _finalise(client: LedgerClient, task: Task, attempt: Attempt) -> Iterator[di
 def _award(client: LedgerClient, task: Task, attempt: Attempt) -> Iterator[dict[str, Any]]:
     key = attempt.key
     status = client.slot(*key[:3]).status
-    # A closed task takes no more claims, so its open slot is never redone; it may have been closed meanwhile.
-    given = status is SlotStatus.OPEN and task.closed
+    # A closed task takes no more claims, and nor does a round that ended: an open slot there is never redone.
+    given = status is SlotStatus.OPEN and (task.closed or key.round < task.current_round)
     if status is not SlotStatus.FINALISED and not given:
         return
     receipt = client.award_fall(*key[:2], attempt=key.attempt, slot=key.slot)

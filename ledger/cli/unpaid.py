@@ -129,7 +129,9 @@ def _document(task: Task, attempt: Attempt, reason: Reason, *, now: int) -> dict
     key, fixed = attempt.key, task.parameters
     pay = None
     if attempt.was_submitted:
-        earned = pay_for(fixed, round_number=key.round, steps=attempt.steps, loss_bits=attempt.loss_bits, slot=key.slot)
+        earned = fixed.merge_reward
+        if not fixed.is_merge(key.slot):
+            earned = pay_for(fixed, round_number=key.round, steps=attempt.steps, loss_bits=attempt.loss_bits)
         pay = amount(0 if reason.lost else earned)
     return {
         "task": key.task,

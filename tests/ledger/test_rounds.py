@@ -27,7 +27,7 @@ from ledger.deploy import Deployment
 from ledger.disputes.client import DisputeClient
 from ledger.errors import ContractReverted
 from ledger.keys import Wallet
-from ledger.performance import pay_factors, pay_of
+from ledger.performance import pay_of
 from ledger.reverts import ErrorDecoder
 from ledger.rounds import describe_slot, describe_wait
 from ledger.tx import TransactionSender

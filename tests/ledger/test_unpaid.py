@@ -217,11 +217,8 @@ def test_bond_of_a_fall_is_taken_once_its_slot_is_final(status: SlotStatus, clos
 
 def test_bond_of_a_fall_whose_round_went_on_without_the_slot() -> None:
     fell = reason(attempt(Stage.FELL), fell_in=9, slot=slot(0, SlotStatus.OPEN), passed=True)
-    assert fell.text == (
-        "it fell in dispute 9, and its round went on without the slot; its bond of 0.1 is locked unless "
-        "the task is closed"
-    )
-    assert fell.command is None
+    assert fell.text == "it fell in dispute 9; its bond of 0.1 is lost, and anybody can have it taken now"
+    assert fell.command == "task settle 3"
     redone = reason(attempt(Stage.FELL), fell_in=9, slot=slot(0, SlotStatus.FINALISED), passed=True)
     assert redone.command == "task settle 3"
 
