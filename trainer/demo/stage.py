@@ -19,7 +19,7 @@ from trainer.demo.runs import Run, short_path
 from trainer.demo.workers import WorkerProcess
 
 REQUESTER = "requester"
-_STAKE = "100"
+STAKE = "100"
 
 
 class Stage:
@@ -76,7 +76,7 @@ class Stage:
                 commands.say("account", "fund", name)
         for name in staked:
             if client.stake_account(addresses[name]).staked == 0:
-                commands.say("account", "stake", _STAKE, "--account", name)
+                commands.say("account", "stake", STAKE, "--account", name)
         if "before" not in self.run.read():
             before = {
                 name: {"address": addresses[name], "balance": str(client.token_balance(addresses[name]))}
