@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from demo_play import TASK, wait_for
 from rich.console import Console
 
 from ledger.errors import TrainledgerError
@@ -21,35 +22,6 @@ from trainer.demo.report import Earning, _check
 from trainer.demo.runs import open_run
 from trainer.demo.workers import WorkerProcess
 
-TASK = """
-[task]
-title = "A tiny demonstration"
-rounds = 2
-steps_per_round = 60
-[reward]
-slot_reward = "25"
-bond = "10"
-lease_fee = "1"
-target_loss = 2.0
-[timing]
-lease_seconds = 120
-challenge_window_seconds = 120
-[data]
-source = "python-standard-library"
-limit_bytes = 200000
-[program]
-context = 32
-batch_size = 8
-evaluation_windows = 32
-evaluation_batch = 16
-[program.model]
-kind = "transformer"
-layers = 1
-heads = 2
-width = 32
-[program.schedule]
-learning_rate = 0.003
-"""
 SOLVENT = VaultTotals(held=10, staked=4, owed=6)
 
 
@@ -58,14 +30,6 @@ def start(home: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "trainer.cli", *words], stdout=output, stderr=(home.parent / "progress").open("ab")
     )
-
-
-def wait_for(file: Path, words: str, process: subprocess.Popen[bytes], *, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while words not in file.read_text():
-        assert process.poll() is None, file.read_text()
-        assert time.monotonic() < deadline, f"{words!r} did not appear in: {file.read_text()}"
-        time.sleep(0.2)
 
 
 @pytest.mark.full  # .ci/run plays the whole demonstration, undisturbed

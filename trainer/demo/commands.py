@@ -29,12 +29,13 @@ class CommandFailed(TrainledgerError):
 
 @dataclass(frozen=True)
 class Commands:
-    """Runs commands in one run's home against one chain. With `json`, nothing is echoed."""
+    """Runs commands in one run's home against one chain. With `json`, nothing is echoed. `threads` 0 means all."""
 
     run: Run
     rpc_url: str
     console: Console
     json: bool = False
+    threads: int = 0
 
     def environment(self) -> dict[str, str]:
         """What a user would export once instead of repeating flags."""
@@ -43,6 +44,7 @@ class Commands:
             "TRAINLEDGER_HOME": str(self.run.folder),
             "TRAINLEDGER_RPC_URL": self.rpc_url,
             "TRAINLEDGER_PASSWORD_FILE": str(self.run.password_file),
+            "TRAINLEDGER_THREADS": str(self.threads),
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -36,15 +36,17 @@ class Run:
         write_atomically(self.folder / _RECORD, json.dumps(self.read() | values, indent=2).encode())
 
 
-def open_run(home: Path) -> Run:
-    """The newest run under `home` if it has not finished, else a new one."""
+def open_run(home: Path, *, prefix: str = "run-") -> Run:
+    """The newest run under `home` if it has not finished, else a new one. `prefix` tells kinds of runs apart."""
     home.mkdir(parents=True, exist_ok=True)
-    numbers = sorted(int(path.name[4:]) for path in home.glob("run-*") if path.name[4:].isdigit())
+    numbers = sorted(
+        int(place) for path in home.glob(f"{prefix}*") if (place := path.name.removeprefix(prefix)).isdigit()
+    )
     if numbers:
-        newest = Run(home / f"run-{numbers[-1]}", resumed=True)
+        newest = Run(home / f"{prefix}{numbers[-1]}", resumed=True)
         if newest.password_file.exists() and not newest.read().get("finished"):
             return newest
-    run = Run(home / f"run-{(numbers or [0])[-1] + 1}", resumed=False)
+    run = Run(home / f"{prefix}{(numbers or [0])[-1] + 1}", resumed=False)
     run.folder.mkdir()
     write_atomically(run.password_file, secrets.token_hex(16).encode(), mode=0o600)
     return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,25 @@ from rich.console import Console
 
 from ledger.anvil import LocalChain
 from ledger.canonical import root_hex
-from ledger.cli.common import CommandContext
-from ledger.cli.local import adopt_or_deploy
 from ledger.client import LedgerClient
 from ledger.disputes.client import DisputeClient
 from ledger.errors import ChainUnreachable, SpecificationError
-from ledger.settings import load_settings
 from ledger.spec import load_task_file
 from ledger.types import Slot, SlotStatus
 from trainer.demo.commands import Commands
 from trainer.demo.report import CHEAT, Report, caught_in, dispute_of, make_report, print_report
-from trainer.demo.runs import Run, open_run, short_path
+from trainer.demo.runs import open_run
+from trainer.demo.stage import Stage, stopping
 from trainer.demo.workers import WorkerProcess
 
 WORKERS = ("worker-1", "worker-2")
 AUDITOR = "auditor"
-REQUESTER = "requester"
 _STAKED = (*WORKERS, CHEAT, AUDITOR)
-_STAKE = "100"
 _POLL_SECONDS = 0.5
 _TASK_FILE = Path(__file__).with_name("task.toml")
 
 
-class Demonstration:
+class Demonstration(Stage):
     """One run of the demonstration. Each step looks at what is already there, so a killed run goes on.
 
     Raises:
@@ -42,8 +37,6 @@ class Demonstration:
     """
 
     def __init__(self, home: Path, console: Console, *, task_file: Path = _TASK_FILE) -> None:
-        self.home = home
-        self.console = console
         self.task_file = task_file
         rounds = load_task_file(task_file).rounds
         if rounds < len(WORKERS):
@@ -52,7 +45,7 @@ class Demonstration:
                 field="task.rounds",
                 remedy=f"Give it {len(WORKERS)} rounds at least.",
             )
-        self.run: Run = open_run(home)
+        super().__init__(open_run(home), console)
 
     def play(self) -> Report:
         """Plays it to the end.
@@ -60,25 +53,19 @@ class Demonstration:
         Raises:
             TrainledgerError: a step failed, or the money does not add up to the wei.
         """
-        if self.run.resumed:
-            self.console.print(f"Going on with the demonstration in {short_path(self.run.folder)}.", markup=False)
-        with LocalChain(self.run.folder, self._port()) as chain:
-            self.run.note(port=chain.port)
-            return self._play_on(chain, Commands(self.run, chain.rpc_url, self.console))
-
-    def _port(self) -> int:
-        return int(self.run.read().get("port", 0))
+        with self.opened() as (chain, commands):
+            return self._play_on(chain, commands)
 
     def _play_on(self, chain: LocalChain, commands: Commands) -> Report:
-        self._title("1  A chain, and the contracts on it")
-        client = self._deployed(chain, commands)
-        self._title("2  Accounts, ether for gas, tokens, stakes")
-        self._accounts(client, commands)
+        self.title("1  A chain, and the contracts on it")
+        client = self.deployed(chain, commands)
+        self.title("2  Accounts, ether for gas, tokens, stakes")
+        self.accounts(client, commands, _STAKED)
         chain.save()
-        self._title("3  A requester posts a training task, and escrows its whole reward")
-        task = self._post(commands)
+        self.title("3  A requester posts a training task, and escrows its whole reward")
+        task = self.post(commands, self.task_file)
         chain.save()
-        self._title("4  A third worker takes the first round, and cheats in one element of one tensor in one step")
+        self.title("4  A third worker takes the first round, and cheats in one element of one tensor in one step")
         cheat = WorkerProcess(
             CHEAT,
             "red",
@@ -86,76 +73,24 @@ class Demonstration:
             commands,
             module="trainer.demo.cheat",
         )
-        with _stopping([cheat]):
+        with stopping([cheat]):
             self._cheat(chain, client, cheat, task)
             chain.save()
-            self._title(
+            self.title(
                 "5  An auditor replays every submission; it finds the cheat, and two honest workers train the task"
             )
             workers = self._train(chain, client, commands, task, cheat)
-        self._title("   How the dispute went")
-        dispute = dispute_of(client, task, self._before(CHEAT)["address"])
+        self.title("   How the dispute went")
+        dispute = dispute_of(client, task, self.before(CHEAT)["address"])
         commands.say("dispute", "show", str(dispute.number))
-        self._title("6  The workers are paid, and the auditor has its share of the cheat's bond")
+        self.title("6  The workers are paid, and the auditor has its share of the cheat's bond")
         self._withdraw(client, commands)
-        self._title("7  What came of it")
-        caught = caught_in(client, dispute, balance_before=int(self._before(AUDITOR)["balance"]))
+        self.title("7  What came of it")
+        caught = caught_in(client, dispute, balance_before=int(self.before(AUDITOR)["balance"]))
         report = make_report(client, commands, task, self.run.read()["before"], workers, caught)
         print_report(self.console, commands, report)
         self.run.note(finished=True)
         return report
-
-    def _before(self, name: str) -> dict[str, str]:
-        """Address and balance of an account before the task."""
-        found: dict[str, str] = self.run.read()["before"][name]
-        return found
-
-    def _title(self, text: str) -> None:
-        self.console.print(f"\n[bold]{text}[/]")
-
-    def _deployed(self, chain: LocalChain, commands: Commands) -> DisputeClient:
-        commands.show("up")
-        settings = load_settings({"home": self.run.folder, "rpc_url": chain.rpc_url}, {})
-        context = CommandContext(settings=settings, command="trainledger demo")
-        deployment, folder = adopt_or_deploy(context, chain)
-        self.console.print(
-            f"  The local chain runs at {chain.rpc_url}. Contracts (record in {short_path(folder)}):", markup=False
-        )
-        for name in ("ledger", "vault", "token", "game"):
-            self.console.print(f"  {name:<7} {getattr(deployment, name)}", markup=False)
-        return DisputeClient(context.web3, deployment)
-
-    def _accounts(self, client: LedgerClient, commands: Commands) -> None:
-        known = {account["name"] for account in commands.ask("account", "list")}
-        for name in (REQUESTER, *_STAKED):
-            if name not in known:
-                commands.say("account", "new", name)
-        addresses = {account["name"]: account["address"] for account in commands.ask("account", "list")}
-        for name in (REQUESTER, *_STAKED):
-            if client.token_balance(addresses[name]) + client.stake_account(addresses[name]).staked == 0:
-                commands.say("account", "fund", name)
-        for name in _STAKED:
-            if client.stake_account(addresses[name]).staked == 0:
-                commands.say("account", "stake", _STAKE, "--account", name)
-        if "before" not in self.run.read():
-            before = {
-                name: {"address": addresses[name], "balance": str(client.token_balance(addresses[name]))}
-                for name in (REQUESTER, *_STAKED)
-            }
-            self.run.note(before=before)
-
-    def _post(self, commands: Commands) -> int:
-        noted = self.run.read().get("task")
-        posted = {int(task["task"]) for task in commands.ask("task", "list")}
-        if noted is None and posted:  # killed between posting and noting it
-            noted = max(posted)
-        if noted is None or noted not in posted:
-            commands.say("task", "create", short_path(self.task_file), "--account", REQUESTER)
-            noted = max(int(task["task"]) for task in commands.ask("task", "list"))
-        else:
-            commands.say("task", "show", str(noted))
-        self.run.note(task=noted)
-        return int(noted)
 
     def _cheat(self, chain: LocalChain, client: LedgerClient, cheat: WorkerProcess, task: int) -> None:
         """Lets the cheat submit the first round; nobody else is there yet."""
@@ -187,7 +122,7 @@ class Demonstration:
         for name in WORKERS:
             commands.show(*words, name)
         everybody = [cheat, auditor, *workers]
-        with _stopping(everybody):
+        with stopping(everybody):
             for process in everybody:
                 if not process.started:
                     process.start()
@@ -221,13 +156,3 @@ class Demonstration:
         for name in (*WORKERS, AUDITOR):
             if client.stake_account(before[name]["address"]).credit > 0:
                 commands.say("withdraw", "--account", name)
-
-
-@contextlib.contextmanager
-def _stopping(workers: list[WorkerProcess]) -> Iterator[None]:
-    """Ends all workers, however the block ends."""
-    try:
-        yield
-    finally:
-        for worker in workers:
-            worker.stop()

@@ -31,6 +31,7 @@ class WorkerProcess:
     Attributes:
         losses: of the rounds that were trained.
         found_right: (round, state root) of submissions that an audit agreed to.
+        in_training: whether the last that it said was progress of a round with steps left.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class WorkerProcess:
         self.name = name
         self.losses: dict[int, list[float]] = {}
         self.found_right: set[tuple[int, str]] = set()
+        self.in_training = False
         self._module = module
         self._colour = colour
         self._words = words
@@ -112,6 +114,14 @@ class WorkerProcess:
             self._process.wait()
         self._pid_file.unlink(missing_ok=True)
 
+    def kill(self) -> None:
+        """Ends the process as a power cut would (kill -9). `start` starts it again."""
+        assert self._process is not None  # start comes first
+        self._process.kill()
+        self._process.wait()
+        self._pid_file.unlink(missing_ok=True)
+        self.in_training = False
+
     def _stop_orphan(self) -> None:
         try:
             pid = int(self._pid_file.read_text())
@@ -149,6 +159,7 @@ class WorkerProcess:
     def _show(self, console: Console, record: dict[str, Any]) -> None:
         if record.get("event") == "audited" and record.get("finding") == "agrees":
             self.found_right.add((int(record["round"]), str(record["submitted_root"])))
+        self.in_training = record.get("event") == "progress" and int(record["step"]) < int(record["steps"])
         if record.get("event") != "progress":
             if record.get("text"):
                 self._print(console, str(record["text"]))
