@@ -322,7 +322,10 @@ def print_report(console: Console, stage: Stage, report: ManyReport) -> None:
     for words, what in (
         (f"trainledger up --home {folder}", "the same chain again, in a terminal of its own; then:"),
         (f"trainledger rewards --home {folder} --account worker-1", "who earned what, by which submission"),
-        (f"trainledger checkpoint list {together.task} --home {folder}", "the merged states, and how many slots each took"),
+        (
+            f"trainledger checkpoint list {together.task} --home {folder}",
+            "the merged states, and how many slots counted",
+        ),
         (f"trainledger verify {together.task} --all --home {folder}", "replay every slot and every merge"),
     ):
         console.print(f"  {words}\n      {what}", markup=False, highlight=False, soft_wrap=True)
