@@ -21,7 +21,7 @@ DRAWN = random.Random(2).randbytes(300_000)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> GpuTree:
-    source = CudaSource((hashing_unit(),), (), Plan((), (), (), {}), 0)
+    source = CudaSource((hashing_unit(),), (), Plan((), (), (), (), {}), 0)
     return GpuTree(Emulated(source, tmp_path_factory.mktemp("hashing"), tensor=False, quickly=False), "cpu")
 
 

@@ -1,6 +1,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,26 @@ def test_fetch_dataset_brings_back_what_was_published(dataset: Dataset, store: B
     elsewhere = BlobStore(str(tmp_path / "other"))
     assert publish_dataset(fetched, elsewhere) == dataset.root
     assert fetch_dataset(dataset.root, elsewhere, tmp_path / "cache2").root == dataset.root
+
+
+def test_fetch_dataset_never_takes_away_what_another_worker_may_have_put_there(
+    dataset: Dataset, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    publish_dataset(dataset, store)
+    fetch_dataset(dataset.root, store, cache)
+    damaged = sorted(path for path in cache.rglob("*") if path.is_file())
+    for path in damaged:
+        path.write_bytes(b"damaged" + path.read_bytes()[7:])
+    get, there = store.get_file, []
+
+    def watched(path: str, local: Path, **given: Any) -> None:
+        there.append(local.exists())
+        get(path, local, **given)
+
+    monkeypatch.setattr(store, "get_file", watched)
+    assert fetch_dataset(dataset.root, store, cache).root == dataset.root
+    assert there == [True] * len(damaged)
 
 
 def test_fetch_dataset_uses_the_cache_and_downloads_nothing(dataset: Dataset, store: BlobStore, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def post_round(at: World, accounts: Accounts) -> RoundWorld:
     """Posts the task, and has the first and the last slot of its round trained."""
     parameters = replace(
         parameters_of(at),
+        challenge_window=3600,  # slots stay open to challenge while a merge is played
         initial_state_root=plain_state_root(list(base_state(SHORT).values())),
         state_tensors=len(base_state(SHORT)),
         slots_per_round=SLOTS,

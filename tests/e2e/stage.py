@@ -211,7 +211,8 @@ class Stage:
             if state.complete:
                 return
             slots = [client.slot(task, state.current_round, at) for at in range(state.parameters.last_slot + 1)]
-            left = max(slot.deadline for slot in slots if slot.status is not SlotStatus.LEASED) - client.chain_time()
+            ends = [slot.deadline for slot in slots if slot.status is not SlotStatus.LEASED]
+            left = max(ends, default=0) - client.chain_time()
             # The last slot of a round is submitted after all the others.
             if slots[-1].status is SlotStatus.SUBMITTED and left >= 0:
                 self.chain.advance(left + 1)

@@ -141,6 +141,7 @@ def test_false_slot_falls_and_the_merge_of_it_is_void(own_stage: Stage) -> None:
     assert_settled(stage, task, worker="alice", slots={0, 1, SLOTS}, credit=0, cheat="bob")
 
 
+@pytest.mark.full  # tests/dispute/test_merge_rounds_on_chain.py has it without processes
 def test_false_merge_falls_and_is_redone(own_stage: Stage) -> None:
     stage = own_stage
     stage.fund("carol", stake=100)

@@ -186,7 +186,7 @@ def fetch_dataset(
         report = None if progress is None else _named(progress, part)
         if (cache / part).exists() and _first_wrong_chunk(cache / part, digest) is None:
             continue
-        (cache / part).unlink(missing_ok=True)
+        # What lies there is replaced, never deleted first: another worker may have put a good one there just now.
         path = f"datasets/{name}/{part}"
         store.get_file(path, cache / part, max_bytes=digest.size, progress=report)
         problem = _first_wrong_chunk(cache / part, digest)
@@ -207,7 +207,6 @@ def _fetch_digests(root: bytes, store: BlobStore, cache: Path) -> tuple[PartDige
         digests = _parse_digests(local.read_bytes())
         if digests is not None and digest_root(digests) == root:
             return digests
-        local.unlink()
     store.get_file(path, local, max_bytes=sum(_MAXIMUM_BYTES) // CHUNK * 32 + 4096)
     digests = _parse_digests(local.read_bytes())
     if digests is None or digest_root(digests) != root:
