@@ -71,7 +71,9 @@ def repeat_task(stage: Stage) -> int:
 
 
 @pytest.mark.usefixtures("first_steps")
-@pytest.mark.parametrize("moment", ["claimed", "progress", "published", "submitted"])
+@pytest.mark.parametrize(
+    "moment", ["claimed", "progress", pytest.param("published", marks=pytest.mark.full), "submitted"]
+)
 def test_worker_killed_and_started_again_submits_the_same_root_once(stage: Stage, moment: str) -> None:
     task = repeat_task(stage)
     words = ("--task", str(task), "--exit-when-done")

@@ -117,6 +117,7 @@ def credit_of(stage: Stage, name: str) -> int:
     return stage.client(name).stake_account(stage.wallet(name).address).credit
 
 
+@pytest.mark.full  # contracts/test/RoundFalls.t.sol has what follows from the fall
 def test_false_slot_falls_and_the_merge_of_it_is_void(own_stage: Stage) -> None:
     stage = own_stage
     stage.fund("carol", stake=100)

@@ -91,6 +91,7 @@ def test_four_workers_one_model(stage: Stage) -> None:
     assert said["agrees"] is True
 
 
+@pytest.mark.full  # a withheld state is quick; quorums are in contracts/test/Rounds.t.sol
 def test_round_goes_on_without_who_does_not_come(stage: Stage) -> None:
     """One worker does two of four slots, which are a quorum; the deadline passes; the merge takes two missing slots."""
     task = stage.post(rounds=1, steps=STEPS, lease=300, window=600, more=ROUND)

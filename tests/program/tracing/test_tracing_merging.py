@@ -211,6 +211,7 @@ def test_widest_merge_is_within_the_loader_s_limits(config: MergeConfig) -> None
         check_program(trace_merge(Tiny(), optimizer, config).program)
 
 
+@pytest.mark.full
 def test_merge_of_more_tensors_than_a_program_holds_refused() -> None:
     deep = nn.ModuleList([nn.Linear(1, 1) for _ in range(50)])
     with pytest.raises(TracingError, match=r"A merge of 255 slots takes \d+ records here, and a program has 65536"):
