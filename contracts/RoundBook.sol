@@ -85,10 +85,8 @@ contract RoundBook is Admissions {
         if (state.deadline == 0) {
             state.deadline = uint40(block.timestamp) + group.roundSeconds;
             emit RoundOpened(task, round, state.deadline);
-        } else if (state.counted != 0 && block.timestamp <= state.deadline) {
-            // INVARIANT: a slot that did not count stays missing, so that a redo of the same root changes nothing.
-            require((page.countedSlots >> slot) & 1 == 1, SlotDidNotCount(slot, state.deadline));
         }
+        _checkCounts(page, state, slot);
         ++state.running;
         page.round = state;
         return (Root.wrap(0), 0);
@@ -101,6 +99,7 @@ contract RoundBook is Admissions {
         Round memory state = page.round;
         if (slot == group.slots) return _inputs(page, state, group);
         require(state.frozenAt == 0, RoundIsFrozen(round, state.frozenAt));
+        _checkCounts(page, state, slot);
         page.round.submitted = state.submitted + 1;
         page.submittedSlots |= uint256(1) << slot;
         return (Root.wrap(0), 0);
@@ -116,7 +115,7 @@ contract RoundBook is Admissions {
         Round memory state = page.round;
         if (slot == _group(task).slots) return page.inputs[generation] != page.inputs[state.generation];
         page.round.running = state.running - 1;
-        return state.frozenAt != 0 && state.frozenAt <= leaseEnd;
+        return (state.frozenAt != 0 && state.frozenAt <= leaseEnd) || _staysMissing(page, state, slot);
     }
 
     /// @inheritdoc IRoundBook
@@ -192,6 +191,17 @@ contract RoundBook is Admissions {
         page.round = state;
         page.countedSlots = page.submittedSlots;
         emit RoundFrozen(task, round, state.generation, state.counted);
+    }
+
+    /// @dev INVARIANT: a slot that did not count stays missing, so that a redo of the same root changes nothing.
+    function _checkCounts(Page storage page, Round memory state, uint32 slot) private view {
+        require(!_staysMissing(page, state, slot), SlotDidNotCount(slot, state.deadline));
+    }
+
+    /// @dev Whether the round was frozen without this slot, has thawed, and still waits for those that counted.
+    function _staysMissing(Page storage page, Round memory state, uint32 slot) private view returns (bool) {
+        bool redo = state.counted != 0 && block.timestamp <= state.deadline;
+        return redo && (page.countedSlots >> slot) & 1 == 0;
     }
 
     /// @dev Inputs and generation of a round whose inputs have all been collected.

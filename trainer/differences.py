@@ -13,8 +13,9 @@ import struct
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -160,7 +161,7 @@ def difference_of(state: State, base: State, *, base_root: bytes) -> Iterator[by
             yield tensor_bytes(tensor)
 
 
-def rebuilt(file: BinaryIO, base: State, layout: StateLayout, *, base_root: bytes, name: str = "") -> State:
+def rebuilt(file: BufferedIOBase, base: State, layout: StateLayout, *, base_root: bytes, name: str = "") -> State:
     """The state that a difference file describes; its root is the caller's to check.
 
     Reads one tensor at a time, and no more bytes than the layout has use for.
@@ -188,7 +189,7 @@ def rebuilt(file: BinaryIO, base: State, layout: StateLayout, *, base_root: byte
 class _Reader:
     """Takes bytes off a file; every refusal names it."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BufferedIOBase, name: str) -> None:
         self._file, self.name = file, name
 
     def refuse(self, problem: str) -> NoReturn:
@@ -198,7 +199,7 @@ class _Reader:
         data = bytearray(count)
         view, at = memoryview(data), 0
         while at < count:
-            got = self._file.readinto(view[at:])  # type: ignore[attr-defined]
+            got = self._file.readinto(view[at:])
             if not got:
                 self.refuse(f"it is cut short: {count - at} bytes are missing")
             at += got

@@ -50,7 +50,7 @@ interface IRoundBook {
     error NotGrouped(TaskId task);
     /// @notice Thrown when a training slot is claimed or submitted whose round is frozen.
     error RoundIsFrozen(uint32 round, uint256 frozenAt);
-    /// @notice Thrown when a slot is claimed that did not count before its round thawed; until `deadline`.
+    /// @notice Thrown when a slot is claimed or submitted that did not count before its round thawed; until `deadline`.
     error SlotDidNotCount(uint32 slot, uint256 deadline);
     /// @notice Thrown when inputs are collected of a round that waits for more submissions, or for its deadline.
     error RoundNotReady(uint256 submitted, uint256 needed, uint256 deadline);

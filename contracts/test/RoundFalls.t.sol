@@ -54,6 +54,22 @@ contract RoundFallsTest is RoundFixture {
         ledger.claim(request);
     }
 
+    function test_fall_whoWasLateDoesNotComeIn() public {
+        _open();
+        claimSlot(_task, 3, OTHER); // leased when the round goes on without it
+        _inputs = collectAll(_task);
+        play(_task, SLOTS, MERGED);
+        fell(_task, 1, TRUTH);
+        ITrainingLedger.Submission memory late = slotResult(_task, 3, 100, 3);
+        bytes memory refusal = abi.encodeWithSelector(IRoundBook.SlotDidNotCount.selector, 3, stateOf(_task).deadline);
+        vm.prank(OTHER);
+        vm.expectRevert(refusal);
+        ledger.submit(late);
+        uint256 staked = stakedOf(OTHER);
+        ledger.expireLease(_task, 0, 3, 0);
+        vm.assertEq(stakedOf(OTHER), staked, "no fee");
+    }
+
     function test_fall_redoOfTheSameRootResumesTheMerge() public {
         _freshRound();
         fell(_task, 1, 1); // a worker who was right but lost by the clock

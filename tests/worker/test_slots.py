@@ -8,6 +8,7 @@ from typing import Any
 from ledger.types import Round, Slot, SlotStatus
 from tests.worker.test_policy import ASKED, FREE
 from tests.worker.worker_fakes import ALICE, BOB, TOKEN
+from trainer.worker.lease import Lease, round_problem
 from trainer.worker.policy import describe_pay, reward_of
 from trainer.worker.slots import (
     slot_name,
@@ -104,14 +105,18 @@ def test_finalise_after_the_window_and_a_merge_after_its_inputs() -> None:
 
 def test_release_what_came_to_nothing() -> None:
     mine, others, _, _, merge = row(slot0=leased(ALICE), slot1=leased(BOB), slot4=leased(BOB))
-    assert not to_release(MANY, mine, OPEN, bytes(32), worker=ALICE)
-    assert to_release(MANY, mine, FROZEN, bytes(32), worker=ALICE)
-    assert not to_release(MANY, dataclasses.replace(mine, deadline=980), FROZEN, bytes(32), worker=ALICE)
-    assert not to_release(MANY, others, FROZEN, bytes(32), worker=ALICE)
-    assert not to_release(MANY, merge, COLLECTED, INPUTS, worker=ALICE)
-    assert to_release(MANY, merge, COLLECTED, OTHERS, worker=ALICE)
-    assert to_release(MANY, merge, THAWED, INPUTS, worker=ALICE)
-    assert not to_release(ASKED, dataclasses.replace(FREE, **leased(ALICE)), None, bytes(32), worker=ALICE)
+    assert not to_release(MANY, mine, OPEN, bytes(32), now=NOW, worker=ALICE)
+    assert to_release(MANY, mine, FROZEN, bytes(32), now=NOW, worker=ALICE)
+    assert not to_release(MANY, dataclasses.replace(mine, deadline=980), FROZEN, bytes(32), now=NOW, worker=ALICE)
+    assert not to_release(MANY, others, FROZEN, bytes(32), now=NOW, worker=ALICE)
+    assert not to_release(MANY, merge, COLLECTED, INPUTS, now=NOW, worker=ALICE)
+    assert to_release(MANY, merge, COLLECTED, OTHERS, now=NOW, worker=ALICE)
+    late = dataclasses.replace(mine, slot=2)  # it did not count, and cannot come in while the round waits for a redo
+    assert to_release(MANY, late, THAWED, bytes(32), now=NOW, worker=ALICE)
+    assert not to_release(MANY, late, THAWED, bytes(32), now=1101, worker=ALICE)
+    assert not to_release(MANY, mine, THAWED, bytes(32), now=NOW, worker=ALICE)
+    assert to_release(MANY, merge, THAWED, INPUTS, now=NOW, worker=ALICE)
+    assert not to_release(ASKED, dataclasses.replace(FREE, **leased(ALICE)), None, bytes(32), now=NOW, worker=ALICE)
 
 
 def test_what_it_waits_for_in_words() -> None:
@@ -136,3 +141,15 @@ def test_names_and_pay() -> None:
     assert describe_pay(MANY, SLOTS) == "2 tokens"
     assert describe_pay(MANY, 1) == "10 tokens a slot"
     assert [reward_of(MANY, slot) for slot in row()] == [MANY.slot_reward] * SLOTS + [MANY.merge_reward]
+
+
+def test_lease_comes_to_nothing_where_its_round_goes_on_without_it() -> None:
+    lease = Lease(task=1, round=1, slot=2, attempt=0, worker=ALICE, deadline=1030, merges=True)
+    counted, merge = dataclasses.replace(lease, slot=0), dataclasses.replace(lease, slot=SLOTS, inputs_root=INPUTS)
+    assert round_problem(lease, OPEN, NOW) is None
+    assert round_problem(lease, FROZEN, NOW) == "Round 1 of task 1 went on without slot 2."
+    assert round_problem(lease, THAWED, NOW) == "Round 1 of task 1 went on without slot 2."
+    assert round_problem(lease, THAWED, 1101) is None  # the redo did not come: every slot may
+    assert round_problem(counted, THAWED, NOW) is None
+    assert round_problem(merge, COLLECTED, NOW) is None
+    assert "changed" in str(round_problem(merge, THAWED, NOW))

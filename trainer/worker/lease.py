@@ -50,14 +50,15 @@ def lease_problem(lease: Lease, slot: Slot, now: int) -> str | None:
     return f"The lease of {where} ran out, and {slot.worker} has taken the slot."
 
 
-def round_problem(lease: Lease, state: Round) -> str | None:
-    """In words, why the round does not take the lease's work any more; None while it does."""
+def round_problem(lease: Lease, state: Round, now: int) -> str | None:
+    """In words, why the round does not take the lease's work any more at chain time `now`; None while it does."""
     where = f"round {lease.round} of task {lease.task}"
     if lease.inputs_root is not None:
         return (
             None if state.inputs_root == lease.inputs_root else f"The states that the merge of {where} takes changed."
         )
-    return f"The deadline of {where} passed, and it went on without slot {lease.slot}." if state.frozen_at else None
+    thawed = state.counted > 0 and now <= state.deadline and lease.slot not in state.counted_slots
+    return f"{where[0].upper()}{where[1:]} went on without slot {lease.slot}." if state.frozen_at or thawed else None
 
 
 def is_outage(error: ChainError) -> bool:
@@ -95,9 +96,11 @@ class LeaseWatch:
         while self.problem is None and not self._over.wait(pause):
             try:
                 slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
-                self.problem = lease_problem(self._lease, slot, self._chain.chain_time())
+                now = self._chain.chain_time()
+                self.problem = lease_problem(self._lease, slot, now)
                 if self.problem is None and self._lease.merges:
-                    self.problem = round_problem(self._lease, self._chain.round(self._lease.task, self._lease.round))
+                    state = self._chain.round(self._lease.task, self._lease.round)
+                    self.problem = round_problem(self._lease, state, now)
             except ContractReverted:
                 self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
             except ChainError as error:

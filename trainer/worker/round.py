@@ -373,9 +373,10 @@ class RoundRunner:
         raise refusal
 
     def _problem(self, lease: Lease, slot: Slot) -> str | None:
-        problem = lease_problem(lease, slot, self._chain.chain_time())
+        now = self._chain.chain_time()
+        problem = lease_problem(lease, slot, now)
         if problem is None and lease.merges:
-            problem = round_problem(lease, self._chain.round(lease.task, lease.round))
+            problem = round_problem(lease, self._chain.round(lease.task, lease.round), now)
         return problem
 
 

@@ -25,11 +25,16 @@ def slots_to_try(
         return [slot for slot in free if parameters.is_merge(slot.slot)]
     if state.frozen_at:
         return []
-    redo = state.counted > 0 and now <= state.deadline
+    redo = _redo(state, now)
     free = [
         slot for slot in free if not parameters.is_merge(slot.slot) and (not redo or slot.slot in state.counted_slots)
     ]
     return sorted(free, key=lambda slot: (slot.reserved_for(now) is None, _place(worker, slot)))
+
+
+def _redo(state: Round, now: int) -> bool:
+    """Whether a round that has thawed waits for the slots that counted only."""
+    return state.counted > 0 and now <= state.deadline
 
 
 def _place(worker: str, slot: Slot) -> bytes:
@@ -65,7 +70,9 @@ def to_finalise(parameters: TaskParameters, slot: Slot, state: Round | None, *, 
     return any(state.inputs_root) and state.finalised == state.counted
 
 
-def to_release(parameters: TaskParameters, slot: Slot, state: Round | None, inputs_root: bytes, *, worker: str) -> bool:
+def to_release(
+    parameters: TaskParameters, slot: Slot, state: Round | None, inputs_root: bytes, *, now: int, worker: str
+) -> bool:
     """Whether a lease came to nothing without a fault, so that it can be ended at once and without a fee.
 
     Its own of a slot that the round went on without; anybody's of a merge whose inputs (`inputs_root`) are others now.
@@ -74,7 +81,8 @@ def to_release(parameters: TaskParameters, slot: Slot, state: Round | None, inpu
         return False
     if parameters.is_merge(slot.slot):
         return inputs_root != state.inputs_root
-    return mine(slot, worker) and 0 < state.frozen_at <= slot.deadline
+    thawed = state.frozen_at == 0 and _redo(state, now) and slot.slot not in state.counted_slots
+    return mine(slot, worker) and (thawed or 0 < state.frozen_at <= slot.deadline)
 
 
 def slot_name(parameters: TaskParameters, task: int, round_number: int, slot: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger.errors import ContractReverted, TransactionFailed
-from ledger.types import SlotStatus
+from ledger.types import Round, Slot, SlotStatus
 from trainer.worker.board import TaskView
 from trainer.worker.policy import WorkerOptions, mine
 from trainer.worker.ports import WorkerChain
@@ -46,27 +46,36 @@ class Upkeep:
             # Somebody was faster, or a dispute was opened; the next look shows which.
             self._reporter.say("not-finalised", str(refusal), task=slot.task, round=slot.round)
             return False
+        void = view.state is not None and parameters.is_merge(slot.slot) and self._is_stale(slot, view.state)
+        name = slot_name(parameters, slot.task, slot.round, slot.slot)
         self._reporter.say(
-            "finalised",
-            f"Finalised {slot_name(parameters, slot.task, slot.round, slot.slot)}.",
+            "voided" if void else "finalised",
+            f"Declared {name} void: it took other states than the round has now." if void else f"Finalised {name}.",
             task=slot.task,
             round=slot.round,
             slot=slot.slot,
         )
         return True
 
+    def _is_stale(self, slot: Slot, state: Round) -> bool:
+        """Whether a merge took other inputs than its round has now."""
+        return self._chain.inputs_root(slot.task, slot.round, slot.generation) != state.inputs_root
+
     def _release(self, view: TaskView) -> bool:
         """Ends a lease that came to nothing through nobody's fault: its round went on, or its inputs are others."""
         slot, parameters = view.slot, view.task.parameters
         if view.state is None or slot.status is not SlotStatus.LEASED:
             return False
-        inputs = self._chain.inputs_root(slot.task, slot.round, slot.generation)
-        if not to_release(parameters, slot, view.state, inputs, worker=self._worker):
+        merge, now = parameters.is_merge(slot.slot), self._chain.chain_time()
+        inputs = self._chain.inputs_root(slot.task, slot.round, slot.generation) if merge else b""
+        if not to_release(parameters, slot, view.state, inputs, now=now, worker=self._worker):
             return False
         try:
             self._chain.expire_lease(slot.task, slot.round, slot.attempt, slot.slot)
-        except (ContractReverted, TransactionFailed):
-            return False  # somebody was faster
+        except (ContractReverted, TransactionFailed) as refusal:
+            # Somebody was faster; the next look shows.
+            self._reporter.say("not-released", str(refusal), task=slot.task, round=slot.round, slot=slot.slot)
+            return False
         name = slot_name(parameters, slot.task, slot.round, slot.slot)
         self._reporter.say(
             "released", f"Released {name}, without a fee.", task=slot.task, round=slot.round, slot=slot.slot
@@ -81,8 +90,10 @@ class Upkeep:
         try:
             if self._chain.collect(state.task, state.round, state.generation) is None:
                 return False
-        except (ContractReverted, TransactionFailed):
-            return False  # somebody was faster, or a slot fell
+        except (ContractReverted, TransactionFailed) as refusal:
+            # Somebody was faster, or a slot fell; the next look shows which.
+            self._reporter.say("not-collected", str(refusal), task=state.task, round=state.round)
+            return False
         self._reporter.say(
             "collected",
             f"Round {state.round} of task {state.task} goes on to its merge.",

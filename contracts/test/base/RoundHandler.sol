@@ -219,7 +219,7 @@ contract RoundHandler is RoundFixture {
         uint256 seed = (luck >> 16) % 6 == 0 ? luck : truthOf(task, slot);
         bool merge = slot == _slots(task);
         IRoundBook.Round memory state = stateOf(task);
-        bool allowed = merge ? state.collected == slot + 1 : state.frozenAt == 0;
+        bool allowed = merge ? state.collected == slot + 1 : state.frozenAt == 0 && _mayClaim(task, slot);
         ITrainingLedger.Submission memory result = slotResult(task, slot, merge ? 1 : 100, seed);
         vm.prank(held.worker);
         if (!allowed) vm.expectRevert();
@@ -271,7 +271,7 @@ contract RoundHandler is RoundFixture {
     /// @dev What ending this lease now burns.
     function _feeOf(TaskId task, uint32 slot, ITrainingLedger.Slot memory held) private view returns (uint256) {
         IRoundBook.Round memory state = stateOf(task);
-        bool free = state.frozenAt != 0 && state.frozenAt <= held.deadline;
+        bool free = state.frozenAt == 0 ? !_mayClaim(task, slot) : state.frozenAt <= held.deadline;
         if (slot == _slots(task)) {
             uint32 round = current(task);
             free = book.inputsOf(task, round, held.generation) != book.inputsOf(task, round, state.generation);
