@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IDisputeGame} from "./interfaces/IDisputeGame.sol";
+import {IDisputedLedger} from "./interfaces/IDisputedLedger.sol";
 import {IStakeVault} from "./interfaces/IStakeVault.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {TaskRules} from "./libraries/TaskRules.sol";
@@ -26,7 +27,7 @@ abstract contract GameBoard is IDisputeGame {
         uint128 last;
     }
 
-    ITrainingLedger internal immutable _LEDGER;
+    IDisputedLedger internal immutable _LEDGER;
     address internal immutable _REFEREE;
     uint32 internal immutable _MINIMUM_CLOCK;
     uint32 internal immutable _MINIMUM_MOVE;
@@ -48,7 +49,7 @@ abstract contract GameBoard is IDisputeGame {
         require(clockGood, ITrainingLedger.InvalidParameter("minimumClock", minimumClock_));
         bool moveGood = minimumMove_ > 0 && minimumMove_ <= minimumClock_;
         require(moveGood, ITrainingLedger.InvalidParameter("minimumMove", minimumMove_));
-        _LEDGER = ITrainingLedger(ledger_);
+        _LEDGER = IDisputedLedger(ledger_);
         _REFEREE = referee_;
         _MINIMUM_CLOCK = minimumClock_;
         _MINIMUM_MOVE = minimumMove_;

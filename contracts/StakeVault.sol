@@ -27,6 +27,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     IERC20 private immutable _TOKEN;
     address private immutable _LEDGER;
+    address private immutable _OPEN_LEDGER;
     address private immutable _COMMITTEE;
     uint64 private immutable _UNBONDING_DELAY;
 
@@ -37,6 +38,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     mapping(address owner => mapping(address operator => bool)) private _operators;
     mapping(TaskId task => uint256) private _escrows;
     mapping(address owner => uint256) private _seated;
+    mapping(address owner => uint256) private _pledged;
     mapping(address account => uint256) private _credits;
 
     modifier onlyLedger() {
@@ -49,23 +51,32 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         _;
     }
 
-    /// @dev INVARIANT: neither controller reaches an escrow of the other's.
+    /// @dev INVARIANT: no controller reaches an escrow of another's: a ledger's tasks have numbers below 2**62, open tasks
+    /// from there to 2**63, audit budgets from there on.
     modifier onlyKeeperOf(TaskId task) {
-        if (TaskId.unwrap(task) >> 63 == 0) _checkLedger();
+        if (TaskId.unwrap(task) >> 63 == 0) _checkLedgerOf(task);
         else _checkCommittee();
+        _;
+    }
+
+    modifier onlyLedgerOf(TaskId task) {
+        _checkLedgerOf(task);
         _;
     }
 
     /// @param token_ An exact, burnable ERC-20; with EIP-2612 for the calls that take a permit.
     /// @param ledger_ The only caller that moves tasks' escrows and bonds. May have no code yet: it is fixed by its address.
+    /// @param openLedger_ The same for open tasks; it frees and takes no more of anybody's stake than it has locked.
     /// @param committee_ The only caller that moves audit budgets and seats. May have no code yet either.
     /// @param unbondingDelay_ Seconds between asking for stake and getting it; 1 to a year.
-    constructor(address token_, address ledger_, address committee_, uint64 unbondingDelay_) {
-        require(token_ != address(0) && ledger_ != address(0) && committee_ != address(0), ZeroAddress());
+    constructor(address token_, address ledger_, address openLedger_, address committee_, uint64 unbondingDelay_) {
+        require(token_ != address(0) && ledger_ != address(0), ZeroAddress());
+        require(openLedger_ != address(0) && committee_ != address(0), ZeroAddress());
         require(unbondingDelay_ > 0, ZeroAmount());
         require(unbondingDelay_ <= MAXIMUM_UNBONDING_DELAY, AmountTooLarge(unbondingDelay_));
         _TOKEN = IERC20(token_);
         _LEDGER = ledger_;
+        _OPEN_LEDGER = openLedger_;
         _COMMITTEE = committee_;
         _UNBONDING_DELAY = unbondingDelay_;
     }
@@ -150,9 +161,10 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedger {
+    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedgerOf(task) {
         uint256 escrow = _escrows[task];
         require(amount <= escrow, InsufficientEscrow(task, escrow, amount));
+        if (msg.sender != _LEDGER) _takeBack(owner, bond);
         _unlock(owner, bond);
         _pay(task, to, amount, escrow - amount);
     }
@@ -167,6 +179,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakeVault
     function lockBond(address owner, uint256 amount) external onlyLedger returns (address payout) {
+        if (msg.sender != _LEDGER) _pledged[owner] += amount;
         _lock(owner, amount);
         return payoutOf(owner);
     }
@@ -199,6 +212,7 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         // INVARIANT: at least half of what is taken is burned, whoever calls: disputing oneself never pays.
         require(awarded <= taken / 2, AwardTooLarge(taken, awarded));
         require(awarded == 0 || winner != address(0), ZeroAddress());
+        if (msg.sender != _LEDGER) _takeBack(owner, bond);
 
         // forge-lint: disable-next-line(unsafe-typecast)
         (staked, locked) = (staked - uint128(taken), locked - uint128(bond)); // taken <= bond <= locked <= staked
@@ -222,6 +236,16 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     /// @inheritdoc IStakeVault
     function ledger() external view returns (address) {
         return _LEDGER;
+    }
+
+    /// @inheritdoc IStakeVault
+    function openLedger() external view returns (address) {
+        return _OPEN_LEDGER;
+    }
+
+    /// @inheritdoc IStakeVault
+    function pledgedOf(address owner) external view returns (uint256) {
+        return _pledged[owner];
     }
 
     /// @inheritdoc IStakeVault
@@ -339,8 +363,22 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         require(received == amount, WrongAmountReceived(amount, received));
     }
 
+    /// @dev INVARIANT: the open ledger never unlocks what the ledger or the committee has locked.
+    function _takeBack(address owner, uint256 bond) private {
+        uint256 pledged = _pledged[owner];
+        require(bond <= pledged, InsufficientLockedStake(owner, pledged, bond));
+        _pledged[owner] = pledged - bond;
+    }
+
     function _checkLedger() private view {
-        require(msg.sender == _LEDGER, OnlyLedger(msg.sender));
+        require(msg.sender == _LEDGER || msg.sender == _OPEN_LEDGER, OnlyLedger(msg.sender));
+    }
+
+    function _checkLedgerOf(TaskId task) private view {
+        address keeper = _LEDGER;
+        uint64 range = TaskId.unwrap(task) >> 62;
+        if (range == 1) keeper = _OPEN_LEDGER;
+        require(range <= 1 && msg.sender == keeper, OnlyLedger(msg.sender));
     }
 
     function _checkCommittee() private view {

@@ -23,8 +23,8 @@ from ledger.errors import ChainError, SettingsError, SpecificationError, StaleDe
 from ledger.rpc import chain_id, endpoint
 from ledger.tx import TransactionSender
 
-RECORD_FORMAT = "trainledger/deployment/4"
-_OLDER_FORMATS = tuple(f"trainledger/deployment/{number}" for number in (1, 2, 3))
+RECORD_FORMAT = "trainledger/deployment/5"
+_OLDER_FORMATS = tuple(f"trainledger/deployment/{number}" for number in (1, 2, 3, 4))
 _DAY = 24 * 3600
 # Field of the record -> contract; a token of somebody else's is checked for code only.
 _CONTRACTS = {
@@ -35,6 +35,9 @@ _CONTRACTS = {
     "referee": "StepReferee",
     "committee": "AuditCommittee",
     "book": "RoundBook",
+    "open_ledger": "OpenLedger",
+    "open_game": "DisputeGame",
+    "availability": "AvailabilityCommittee",
 }
 _FRESH = "Deploy again with `trainledger deploy`, or name another record with --deployment."
 
@@ -49,7 +52,8 @@ class DeploymentParameters:
         minimum_clock: least time that each side of a dispute has in all; long leases give more (docs/dispute.md).
         minimum_move: time that a side has for each move, however little is left on its clock.
         seat_stake: of a seat that auditors are drawn from. seat_age: for which it must have been taken to count.
-        reveal_seconds: that drawn auditors have to reveal in (docs/auditors.md).
+        reveal_seconds: that drawn auditors have to reveal in (docs/auditors.md), and to commit and to reveal in where they
+            are asked for a state (docs/open-tasks.md).
         token_supply: minted to the deployer; without effect where a token is given.
     """
 
@@ -117,6 +121,9 @@ class Deployment:
     referee: str
     committee: str
     book: str
+    open_ledger: str
+    open_game: str
+    availability: str
     block_number: int
     block_hash: str
     artifact_hashes: Mapping[str, str]
@@ -235,7 +242,7 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, ledger, dispute game, referee, audit committee, round book, and a token unless one is given.
+    """Deploys vault, both ledgers with a dispute game each, referee, both committees, round book, and a token unless given.
 
     They know each other by immutable addresses, so some are told others' before those exist: the address of a contract
     follows from its deployer and nonce.
@@ -252,20 +259,20 @@ def deploy(
     token = _token(web3, sender, artifacts, token, supply=parameters.token_supply)
     referee, _ = _create(sender, artifacts["StepReferee"])
     nonce = web3.eth.get_transaction_count(owner, "pending")
-    committee, ledger = predict_address(owner, nonce + 1), predict_address(owner, nonce + 4)
+    committee, ledger, open_ledger = (predict_address(owner, nonce + place) for place in (1, 4, 7))
     p = parameters
-    vault, _ = _create(sender, artifacts["StakeVault"], token, ledger, committee, p.unbonding_delay)
+    vault, _ = _create(sender, artifacts["StakeVault"], token, ledger, open_ledger, committee, p.unbonding_delay)
     _create(sender, artifacts["AuditCommittee"], vault, ledger, p.seat_stake, p.seat_age, p.reveal_seconds)
     game, _ = _create(sender, artifacts["DisputeGame"], ledger, referee, p.minimum_clock, p.minimum_move)
     book, _ = _create(sender, artifacts["RoundBook"], ledger)
     limits = (p.minimum_bond, p.minimum_window, p.minimum_lease)
-    actual, receipt_block = _create(sender, artifacts["TrainingLedger"], vault, game, committee, book, *limits)
-    if actual != ledger:
-        raise ChainError(
-            f"The ledger came to be at {actual}, not at {ledger}: another transaction of {owner} went between.",
-            remedy="Deploy again, with an account that nobody else uses meanwhile.",
-        )
-    number, block_hash = receipt_block
+    actual, _ = _create(sender, artifacts["TrainingLedger"], vault, game, committee, book, *limits)
+    _check_predicted(actual, ledger, owner)
+    open_game, _ = _create(sender, artifacts["DisputeGame"], open_ledger, referee, p.minimum_clock, p.minimum_move)
+    asked = (open_ledger, committee, vault, p.reveal_seconds)
+    availability, _ = _create(sender, artifacts["AvailabilityCommittee"], *asked, *limits)
+    actual, (number, block_hash) = _create(sender, artifacts["OpenLedger"], vault, open_game, availability)
+    _check_predicted(actual, open_ledger, owner)
     own = [name for role, name in _CONTRACTS.items() if role != "token" or _is_training_token(web3, token, artifacts)]
     return Deployment(
         chain_id=chain_id(web3),
@@ -276,6 +283,9 @@ def deploy(
         referee=referee,
         committee=committee,
         book=book,
+        open_ledger=open_ledger,
+        open_game=open_game,
+        availability=availability,
         block_number=number,
         block_hash=block_hash,
         artifact_hashes={name: artifacts[name].code_hash() for name in own},
@@ -283,6 +293,14 @@ def deploy(
         parameters=parameters,
         version=__version__,
     )
+
+
+def _check_predicted(actual: str, expected: str, owner: str) -> None:
+    if actual != expected:
+        raise ChainError(
+            f"A ledger came to be at {actual}, not at {expected}: another transaction of {owner} went between.",
+            remedy="Deploy again, with an account that nobody else uses meanwhile.",
+        )
 
 
 def _token(

@@ -4,9 +4,10 @@ pragma solidity ^0.8.28;
 import {TaskId} from "../types/Identifiers.sol";
 
 /// @title The only holder of funds: stakes, task escrows and credits to be pulled
-/// @notice Amounts are wei of the token. The vault knows one ledger and one audit committee, fixed at deployment. Only
-/// the ledger moves tasks' escrows and bonds; only the committee moves audit budgets (escrows whose number has the
-/// highest bit set) and the stake of seats. There is no owner and no way to pause or upgrade.
+/// @notice Amounts are wei of the token. The vault knows one ledger, one ledger of open tasks and one audit committee, fixed
+/// at deployment. Only the ledgers move tasks' escrows (those of open tasks have bit 62 of the number set) and bonds; only
+/// the committee moves audit budgets (the highest bit set) and the stake of seats. There is no owner and no way to pause or
+/// upgrade.
 /// @dev Solvency invariant: `token.balanceOf(vault) >= totalStaked() + totalOwed()` at every moment.
 /// The token must move exactly the amount asked for (no fee on transfer, no rebasing); tokens sent to the vault by
 /// mistake are lost.
@@ -37,7 +38,7 @@ interface IStakeVault {
     event BondTaken(address indexed owner, address indexed winner, uint256 burned, uint256 awarded);
     event Withdrawn(address indexed account, address indexed to, uint256 amount);
 
-    /// @notice Thrown when anybody but the ledger calls a function reserved for it.
+    /// @notice Thrown when anybody but the ledger that a function, or an escrow, is reserved for calls it.
     error OnlyLedger(address caller);
     /// @notice Thrown when anybody but the audit committee calls a function reserved for it.
     error OnlyCommittee(address caller);
@@ -118,7 +119,10 @@ interface IStakeVault {
 
     function token() external view returns (address);
     function ledger() external view returns (address);
+    function openLedger() external view returns (address);
     function committee() external view returns (address);
+    /// @notice What of an owner's locked stake the open ledger has locked.
+    function pledgedOf(address owner) external view returns (uint256);
     function unbondingDelay() external view returns (uint64);
     function stakeOf(address owner) external view returns (StakeAccount memory);
     function unbondingOf(address owner) external view returns (Unbonding memory);

@@ -26,7 +26,7 @@ contract BadTokensTest is Fixture {
 
     function test_stake_feeOnTransferReverts() public {
         ITrainingToken fee = ITrainingToken(vm.deployCode("FeeToken.sol:FeeToken", abi.encode(address(this), SUPPLY)));
-        bytes memory arguments = abi.encode(fee, address(1), address(1), 1);
+        bytes memory arguments = abi.encode(fee, address(1), address(1), address(1), 1);
         IStakeVault strict = IStakeVault(vm.deployCode("StakeVault.sol:StakeVault", arguments));
         fee.approve(address(strict), 100);
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.WrongAmountReceived.selector, 100, 99));

@@ -19,15 +19,19 @@ contract StakeVaultTest is Fixture {
 
     function test_constructor_zeroArgumentsRevert() public {
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
-        this.construct("StakeVault.sol:StakeVault", abi.encode(address(0), address(1), address(1), 1));
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(0), address(1), address(1), address(1), 1));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
-        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(0), address(1), 1));
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(0), address(1), address(1), 1));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
-        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(0), 1));
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(0), address(1), 1));
+        vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAddress.selector));
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(1), address(0), 1));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.ZeroAmount.selector));
-        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(1), 0));
+        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(1), address(1), 0));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.AmountTooLarge.selector, 366 days));
-        this.construct("StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(1), 366 days));
+        this.construct(
+            "StakeVault.sol:StakeVault", abi.encode(address(1), address(1), address(1), address(1), 366 days)
+        );
     }
 
     function test_views_tellDeployment() public view {

@@ -37,6 +37,13 @@ function slotKey(TaskId task, uint32 round, uint32 slot) pure returns (SlotKey) 
     return SlotKey.wrap((uint256(TaskId.unwrap(task)) << 64) | (uint256(round) << 32) | uint256(slot));
 }
 
+/// @notice The task, round and slot that a key names.
+function slotOfKey(SlotKey key) pure returns (TaskId task, uint32 round, uint32 slot) {
+    uint256 word = SlotKey.unwrap(key);
+    // forge-lint: disable-next-item(unsafe-typecast) -- its fields, each of its own width
+    return (TaskId.wrap(uint64(word >> 64)), uint32(word >> 32), uint32(word));
+}
+
 /// @notice The vault's number of the escrow that a task's audits are paid from: the task's, with the highest bit set.
 /// Tasks are counted from 1, so no task ever gets such a number.
 function auditBudget(TaskId task) pure returns (TaskId) {
@@ -53,4 +60,10 @@ function attemptOf(AttemptKey key) pure returns (TaskId task, uint32 round, uint
 /// @notice The storage key of an attempt of a slot.
 function attemptKey(TaskId task, uint32 round, uint32 slot, uint32 attempt) pure returns (AttemptKey) {
     return AttemptKey.wrap((SlotKey.unwrap(slotKey(task, round, slot)) << 32) | uint256(attempt));
+}
+
+/// @notice The vault's number of an open task's escrow: the task's, with bit 62 set. Tasks are counted from 1, in each ledger,
+/// so no other escrow ever gets such a number.
+function openEscrow(TaskId task) pure returns (TaskId) {
+    return TaskId.wrap(TaskId.unwrap(task) | (uint64(1) << 62));
 }

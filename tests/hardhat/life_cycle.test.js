@@ -48,7 +48,7 @@ async function deployAll(provider) {
   const committeeAddress = getCreateAddress({ from: owner.address, nonce: nonce + 3 });
   const bookAddress = getCreateAddress({ from: owner.address, nonce: nonce + 4 });
   const game = await make("DisputeGame", ledgerAddress, referee.target, CLOCK, MOVE);
-  const vault = await make("StakeVault", token.target, ledgerAddress, committeeAddress, 3600);
+  const vault = await make("StakeVault", token.target, ledgerAddress, owner.address, committeeAddress, 3600);
   const addresses = [vault.target, game.target, committeeAddress, bookAddress];
   const ledger = await make("TrainingLedger", ...addresses, parseEther("1"), 60, 10);
   const committee = await make("AuditCommittee", vault.target, ledgerAddress, parseEther("5"), 60, 60);

@@ -51,6 +51,8 @@ abstract contract Fixture {
     DecidedDisputeGame internal game;
     IAuditCommittee internal committee;
     IRoundBook internal book;
+    /// @dev Where the next contract comes to be: the ledger of open tasks, in tests that have one.
+    address internal openLedgerAddress;
 
     function setUp() public virtual {
         vm.warp(1_800_000_000);
@@ -73,7 +75,9 @@ abstract contract Fixture {
         address gameAddress = vm.computeCreateAddress(address(this), nonce + 2);
         address committeeAddress = vm.computeCreateAddress(address(this), nonce + 3);
         address bookAddress = vm.computeCreateAddress(address(this), nonce + 4);
-        bytes memory vaultArguments = abi.encode(token, ledgerAddress, committeeAddress, UNBONDING_DELAY);
+        openLedgerAddress = vm.computeCreateAddress(address(this), nonce + 5);
+        bytes memory vaultArguments =
+            abi.encode(token, ledgerAddress, openLedgerAddress, committeeAddress, UNBONDING_DELAY);
         bytes memory ledgerArguments = abi.encode(
             vaultAddress, gameAddress, committeeAddress, bookAddress, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE
         );
