@@ -161,6 +161,8 @@ contract OpenDisputesTest is OpenFixture {
         vm.startPrank(address(open));
         vm.expectPartialRevert(bytes4(keccak256("OnlyLedger(address)")));
         vault.settle(TaskId.wrap(1), WORKER, 1, WORKER, 0);
+        vm.expectPartialRevert(bytes4(keccak256("OnlyLedger(address)")));
+        vault.settle(TaskId.wrap(uint64(1) << 63 | 1), WORKER, 0, WORKER, 0);
         vm.expectRevert(
             abi.encodeWithSignature("InsufficientLockedStake(address,uint256,uint256)", WORKER, BOND, BOND + 1)
         );
@@ -175,6 +177,8 @@ contract OpenDisputesTest is OpenFixture {
         vault.settle(own, WORKER, 1, WORKER, 0);
         vm.expectPartialRevert(bytes4(keccak256("OnlyLedger(address)")));
         vault.refundEscrow(own, REQUESTER, 0);
+        vm.expectPartialRevert(bytes4(keccak256("OnlyLedger(address)")));
+        vault.settle(TaskId.wrap(uint64(3) << 62 | 1), WORKER, 0, WORKER, 0);
         vm.stopPrank();
         vm.prank(address(committee));
         vm.expectPartialRevert(bytes4(keccak256("OnlyLedger(address)")));
