@@ -12,6 +12,8 @@ from ledger.errors import DataError, UsageError
 from trainer.cli.parties import StakeOf, make_reporter
 
 if TYPE_CHECKING:
+    from ledger.disputes.client import DisputeClient
+    from trainer.engine.engines import Engine
     from trainer.worker.policy import WorkerOptions
     from trainer.worker.progress import Reporter
     from trainer.worker.worker import Summary
@@ -107,15 +109,27 @@ def run(
 
 
 def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None) -> None:
-    from trainer.cli.engine import open_engine
+    from trainer.cli.engine import open_workers_engine
+    from trainer.cli.launched import find_launch, serve_rank
     from trainer.cli.selftest import check_machine
+
+    launch = find_launch(context)
+    if launch is not None and launch.rank > 0:
+        serve_rank(context, launch)
+        return
+    client = context.disputes(signing=True)
+    with open_workers_engine(context, launch) as engine:
+        check_machine(options.device if launch is None else launch.device(options.device))
+        _work_with(context, client, engine, options, stake_of)
+
+
+def _work_with(
+    context: CommandContext, client: DisputeClient, engine: Engine, options: WorkerOptions, stake_of: str | None
+) -> None:
     from trainer.worker.session import make_worker, worker_folder, worker_lock
     from trainer.worker.stop import stop_on_signals
     from trainer.worker.workshop import Identity
 
-    client = context.disputes(signing=True)
-    engine = open_engine(context)
-    check_machine(context.settings.device)
     signer, owner = client.address, context.address(stake_of) if stake_of else client.address
     home, reporter = context.settings.home, make_reporter(context)
     with worker_lock(worker_folder(home, signer), signer), stop_on_signals() as stop:
