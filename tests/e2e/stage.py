@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,13 +164,13 @@ class Stage:
     def worker(self, account: str, *words: str, **more: str) -> Process:
         return self.command(account, "worker", "run", *words, **more)
 
-    def command(self, account: str, *words: str, **more: str) -> Process:
-        """A command that runs on, beside the test."""
+    def command(self, account: str | None, *words: str, launcher: Sequence[str] = (), **more: str) -> Process:
+        """A command that runs on, beside the test. `launcher`: Python's words that start it instead of Python."""
         number = len(self.processes)
         out, err = self.home / f"{number}-{account}.out", self.home / f"{number}-{account}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "trainer.cli", *words, "--json"],
+                [sys.executable, *launcher, "-m", "trainer.cli", *words, "--json"],
                 env=self.environment(account, **more),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

@@ -1,4 +1,4 @@
-"""Ranks that torchrun starts: one state root however many there are, and a step that is done again where one is lost."""
+"""Ranks that torchrun starts: one state root however many there are, and one step done again where one is lost."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_launch_of_torchruns_environment() -> None:
 
 @pytest.mark.parametrize("wrong", [{"RANK": "one"}, {"RANK": "4"}, {"WORLD_SIZE": "65"}, {"LOCAL_RANK": "2"}])
 def test_launch_of_impossible_places_refused(wrong: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="RANK|Rank"):
+    with pytest.raises(SettingsError, match=r"RANK|Rank"):
         launch_of({**SET, **wrong})
 
 
