@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,7 +94,7 @@ def up(
 
     One machine is a cluster of one. Ctrl-C ends all workers between two steps, with snapshots; the same command goes on
     from there. With --json, each line of standard output is one JSON object: what a worker said, with its name as
-    `worker`, and every few seconds an event `fleet` with all of them. Exit codes: 0 when all workers have left by
+    `member`, and every few seconds an event `fleet` with all of them. Exit codes: 0 when all workers have left by
     themselves, 1 when some failed for good, 3 when accounts lack ether or stake, 6 without Ray, 130 after Ctrl-C.
 
     Examples: trainledger fleet up --workers 4 --task 1 --stake 50 --exit-when-done
@@ -112,7 +113,8 @@ def up(
     _fund(context, accounts, tasks or [], stake, password)
     reporter = _reporter(context)
     reporter.say("placing", f"Starting Ray{'' if ray_address is None else f' at {ray_address}'}.")
-    with Cluster(ray_address) as cluster, stop_on_signals() as stop:
+    # Ray has remarks of its own, and standard output is for ours.
+    with redirect_stdout(sys.stderr), Cluster(ray_address) as cluster, stop_on_signals() as stop:
         _check_reach(context, cluster)
         share = cpus if cpus is not None else 1.0 if ray_address else cluster.cpus / workers
         made = ranks or max(1, int(gpus))

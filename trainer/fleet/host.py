@@ -203,7 +203,7 @@ class WorkerHost:
         with self._lock:
             self._number += 1
             moment = {"time": round(time.time(), 3)} | fields
-            self._news.append((self._number, {"event": event, "worker": self._order.name, "text": text, **moment}))
+            self._news.append((self._number, {"event": event, "member": self._order.name, "text": text, **moment}))
 
     def _reason(self, code: int) -> tuple[int, str]:
         """The exit code and the sentence by which a worker ended; torchrun's own code says nothing."""

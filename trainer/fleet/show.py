@@ -50,7 +50,7 @@ def _speed(report: Report) -> float:
 def _as_json(report: Report) -> dict[str, Any]:
     progress = report.progress or {}
     return {
-        "worker": report.name,
+        "member": report.name,
         "machine": report.machine,
         "process": report.process,
         "state": report.state,
@@ -85,9 +85,9 @@ def _row(report: Report) -> list[object]:
 
 
 class JsonFleet:
-    """What each worker says, a line each with its name as `worker`; and every few seconds an event "fleet" of all."""
+    """What each worker says, a line each with its name as `member`; and every few seconds an event "fleet" of all."""
 
-    def __init__(self, stream: IO[str], *, interval: float = 5.0) -> None:
+    def __init__(self, stream: IO[str], *, interval: float = 2.0) -> None:
         self._stream, self._interval, self._shown_at = stream, interval, time.monotonic()
 
     def show(self, reports: Sequence[Report]) -> None:
