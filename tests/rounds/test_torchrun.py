@@ -18,6 +18,8 @@ from ledger.errors import SettingsError
 from trainer.commit.states import state_root
 from trainer.engine.segment import run_segment
 from trainer.rounds import Launch, launch_of
+from trainer.rounds.calls import Failure
+from trainer.rounds.launched import who_began
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("torchrun_segment.py")
@@ -77,6 +79,16 @@ def test_torchrun_of_any_size_has_the_references_root(
     path, wanted = job
     ends = torchrun(tmp_path / name, path, "--standalone", f"--nproc-per-node={ranks}")
     assert ends == {"root": wanted, "from": 0, "ranks": name}
+
+
+def test_who_began_is_blamed_and_not_who_missed_it() -> None:
+    missed, failed = Failure("missed another", "trace", True), Failure("failed: ValueError: odd", "trace", False)
+    gone = Failure("is gone", "", False)
+    assert who_began({0: missed, 1: failed, 3: missed}, [1, 2, 3]) == (1, failed)
+    assert who_began({0: missed, 1: failed, 3: gone}, [1, 2, 3]) == (3, gone)
+    assert who_began({0: missed, 1: missed}, [1, 2])[0] == 2
+    assert who_began({0: failed, 1: missed}, [1]) == (0, failed)
+    assert who_began({0: missed}, []) == (0, missed)
 
 
 def test_launch_of_torchruns_environment() -> None:

@@ -19,7 +19,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, NoReturn
@@ -131,13 +131,7 @@ class LaunchedRanks(Ranks):
             self._fail(0, Failure.of(error))
 
     def _fail(self, rank: int, failure: Failure) -> NoReturn:
-        """Blames a rank that is gone, then one that failed by itself, then one that does not answer."""
-        found = {rank: failure} | self._failures(but=rank)
-        gone = [at for at, one in found.items() if not one.details and not one.missed]
-        failed = [at for at, one in found.items() if one.details and not one.missed]
-        silent = [at for at in self._links if at not in found]
-        first = next(iter([*gone, *failed, *silent, rank]))
-        blamed = found.get(first, Failure("gave no answer", "", False))
+        first, blamed = who_began({rank: failure} | self._failures(but=rank), list(self._links))
         self._failure = RankFailed(first, blamed.problem, details=blamed.details, remedy=_REMEDY)
         self._end()
         raise self._failure
@@ -152,7 +146,7 @@ class LaunchedRanks(Ranks):
                 assert isinstance(link, Connection)
                 answer = received(link)
                 at = waiting.pop(link)
-                found[at] = answer if isinstance(answer, Failure) else Failure("missed another", "", True)
+                found[at] = answer if isinstance(answer, Failure) else Failure("did its part", "", True)
         return found
 
     def _end(self) -> None:
@@ -160,6 +154,19 @@ class LaunchedRanks(Ranks):
         for link in self._links.values():
             link.close()
         self._links = {}
+
+
+def who_began(failures: Mapping[int, Failure], others: Sequence[int]) -> tuple[int, Failure]:
+    """The rank to blame: one that is gone, then one that failed by itself, then one of the others that says nothing.
+
+    Args:
+        failures: by rank. others: ranks that should have told theirs.
+    """
+    own = {rank: one for rank, one in failures.items() if not one.missed}
+    gone = [rank for rank, one in own.items() if not one.details]
+    silent = [rank for rank in others if rank not in failures]
+    first = next(iter([*gone, *own, *silent, *failures]))
+    return first, failures.get(first, Failure("gave no answer", "", False))
 
 
 def serve_launched(launch: Launch, device: str, *, threads: int = 1, timeout: float = 600.0) -> bool:
