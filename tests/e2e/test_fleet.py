@@ -117,6 +117,33 @@ def test_four_workers_one_model_with_a_worker_and_a_watcher_killed(own_stage: St
     assert stage.ask("verify", str(task), "--all")["agrees"] is True
 
 
+@pytest.mark.full
+def test_killed_fleet_leaves_no_worker_and_goes_on(stage: Stage) -> None:
+    task = stage.post(rounds=1, steps=20_000, lease=600, window=600, target=0.2)
+    words = ("--task", str(task), "--json", "--", "--idle-exit", "600")
+    first = start(stage, *words, workers=1, name="again")
+    wait_until(first, lambda: (members(first).get("again-1", {}).get("step") or 0) > 0)
+    worker = process_of(first, "again-1")
+    first.kill()
+    end = time.monotonic() + 60.0
+    while alive(worker):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    options = ("--workers", "1", "--name", "again", *words)
+    second = stage.command(None, "fleet", "up", *options, TRAINLEDGER_PASSWORD=PASSWORD)
+    assert second.wait_for("resumed", member="again-1")["step"] > 0
+    second.wait_for("submitted", member="again-1")
+    os.kill(second.popen.pid, signal.SIGTERM)
+    assert second.ended() == 128 + signal.SIGTERM
+
+
+@pytest.mark.full
+def test_fleet_that_the_cluster_has_no_room_for_refused(stage: Stage) -> None:
+    fleet = start(stage, "--cpus", "1000", workers=2, name="large")
+    assert fleet.ended() == 2
+    assert "2 workers of 1000 CPUs each need 2000, and the Ray cluster has" in fleet.err.read_text()
+
+
 def test_unfunded_accounts_and_unknown_tasks_refused(stage: Stage) -> None:
     task = stage.post(rounds=1)
     words = ("fleet", "up", "--name", "poor", "--task", str(task), "--json")

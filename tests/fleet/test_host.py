@@ -34,6 +34,8 @@ if what == "wait":
     while os.read(0, 10):
         pass
     sys.exit(143)
+if what == "0":
+    say(event="finished", text="Gone.", earned="3")
 if what == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "8":
@@ -89,7 +91,7 @@ def test_host_gives_up_after_as_many_starts_as_allowed(tmp_path: Path) -> None:
 def test_host_counts_anew_after_a_round_and_adds_up_what_was_earned(tmp_path: Path) -> None:
     report = ended(start(tmp_path, "1 round 1 round 0", restarts=2))
     assert (report.state, report.starts) == ("done", 5)
-    assert (report.submitted, report.earned) == (2, 6 + 8)
+    assert (report.submitted, report.earned) == (2, 6 + 8 + 3)
 
 
 def test_host_does_not_repeat_what_would_be_the_same(tmp_path: Path) -> None:
@@ -111,9 +113,9 @@ def test_host_stop_ends_the_worker_by_its_input(tmp_path: Path) -> None:
 def test_host_news_are_numbered_and_told_once(tmp_path: Path) -> None:
     host = start(tmp_path, "1 0")
     report = ended(host)
-    assert [number for number, _ in report.news] == [1, 2, 3]
-    assert [record["event"] for _, record in host.report(since=1).news] == ["restarting", "started"]
-    assert host.report(since=3).news == ()
+    assert [number for number, _ in report.news] == [1, 2, 3, 4]
+    assert [record["event"] for _, record in host.report(since=1).news] == ["restarting", "started", "finished"]
+    assert host.report(since=4).news == ()
 
 
 def test_host_worker_gets_its_account_and_nothing_of_torchruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

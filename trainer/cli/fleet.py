@@ -242,4 +242,6 @@ def _reporter(context: CommandContext) -> FleetReporter:
 
     from trainer.fleet.show import JsonFleet, TextFleet
 
-    return JsonFleet(sys.stdout) if context.json else TextFleet(Console(file=sys.stdout, highlight=False))
+    # A pipe or file has no width to fold the table at.
+    width = None if sys.stdout.isatty() else 200
+    return JsonFleet(sys.stdout) if context.json else TextFleet(Console(file=sys.stdout, highlight=False, width=width))

@@ -80,9 +80,13 @@ def run(
     also after a crash. With --json, each line of standard output is one JSON object with an `event`. Where --task,
     --once or --max-rounds asked for rounds and none was done because data are missing, the exit code is 4.
 
+    Started by torchrun, all its processes are one worker, whose ranks share each step of programs with shards.
+
     Examples: trainledger worker run --account alice
 
     trainledger worker run --task 3 --exit-when-done --json
+
+    torchrun --standalone --nproc-per-node 2 --max-restarts 3 --no-python trainledger worker run --account alice
     """
     from trainer.worker.policy import WorkerOptions
 

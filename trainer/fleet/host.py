@@ -195,7 +195,7 @@ class WorkerHost:
             if record.get("event") == "submitted":
                 self._submitted += 1
                 self._failures, self._progress = 0, None
-            if record.get("event") == "paid":
+            if record.get("event") in ("paid", "finished"):
                 self._earned = int(record["earned"])
         self._say(record.pop("event", ""), record.pop("text", ""), **record)
 
