@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_worker_with_a_killed_rank_goes_on_at_the_step_it_lost(stage: Stage) -> 
     assert worker.ended() == 0, worker.err.read_text()
     assert worker.events().count("claimed") == 1
     assert stage.ask("verify", str(task), "--all")["agrees"] is True
+
+
+def test_rank_0_that_cannot_begin_keeps_nobody_waiting(stage: Stage) -> None:
+    began = time.monotonic()
+    worker = stage.command("alice", "worker", "run", "--task", "999", launcher=LAUNCHER[:-1])
+    assert worker.ended() == 1
+    assert "Task 999 does not exist" in worker.err.read_text()
+    worker = stage.command(None, "worker", "run", launcher=LAUNCHER[:-1])
+    assert worker.ended() == 1
+    assert "There is no account in" in worker.err.read_text()
+    assert time.monotonic() - began < 55.0  # torchrun itself would give the other rank 30 seconds each time
 
 
 def test_worker_under_torchrun_with_ranks_of_its_own_refused(stage: Stage) -> None:

@@ -53,7 +53,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None) -> None:
-        """Joins the cluster at an address (host:port, "auto" or ray://host:port); None starts one here.
+        """Joins the cluster at an address (host:port, or "auto"); None starts one here.
 
         Raises:
             ToolMissing: Ray is not installed. ResourceError: it does not start, or cannot be reached.

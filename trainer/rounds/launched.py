@@ -172,15 +172,17 @@ def who_began(failures: Mapping[int, Failure], others: Sequence[int]) -> tuple[i
 def serve_launched(launch: Launch, device: str, *, threads: int = 1, timeout: float = 600.0) -> bool:
     """The whole life of a rank other than 0; whether rank 0 let it go, and did not end without a word.
 
-    Signals are rank 0's to heed, which gets the same ones: it ends between two steps, and lets the others go.
+    From the time when all have met, signals are rank 0's to heed, which gets the same ones: it ends between two steps,
+    and lets the others go. Before, they end this process at once, since rank 0 may never come.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     context, store = _joined(launch, device, threads=threads, timeout=timeout)
     address = json.loads(store.get("address"))
     link = Client((address["host"], address["port"]), authkey=bytes.fromhex(address["key"]))
     _quicken(link)
     link.send_bytes(str(launch.rank).encode())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     return serve(context, link, leave_on_failure=True)
 
 
