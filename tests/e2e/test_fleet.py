@@ -97,7 +97,7 @@ def test_killed_worker_is_back_and_ctrl_c_keeps_its_training(stage: Stage) -> No
 @pytest.mark.timeout(600)
 def test_four_workers_one_model_with_a_worker_and_a_watcher_killed(own_stage: Stage) -> None:
     stage = own_stage
-    task = stage.post(rounds=2, steps=20_000, lease=600, window=600, target=0.2, more=MEAN)
+    task = stage.post(rounds=2, steps=10_000, lease=600, window=600, target=0.2, more=MEAN)
     fleet = start(stage, "--task", str(task), workers=4, name="four")
     wait_until(fleet, lambda: fleet.events().count("claimed") == 4)
     worker = process_of(fleet, "four-1")
