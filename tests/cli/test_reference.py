@@ -29,7 +29,7 @@ account payout, account stake, account unbond, account send, task create, task l
 auditor enrol, auditor resign, auditor status, auditor fund, auditor budget, auditor refund,
 dispute list, dispute show, dispute settle, dispute release, dispute play, audit,
 rewards, rewards explain, why-not-paid, withdraw, checkpoint list, checkpoint export,
-worker run, verify, generate, program trace, program show, program cost, selftest, demo"""
+worker run, fleet up, verify, generate, program trace, program show, program cost, selftest, demo"""
 
 
 def test_commands_are_all_there() -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ledger.anvil import LocalChain
 from ledger.client import LedgerClient
 from ledger.compile import compile_contracts
 from ledger.deploy import LOCAL_PARAMETERS, Deployment, deploy, publish
-from ledger.keys import Wallet
+from ledger.keys import KeyStore, Wallet
 from ledger.reverts import ErrorDecoder
 from ledger.rpc import connect
 from ledger.tx import TransactionSender
@@ -135,6 +135,12 @@ class Stage:
             self.client(name).stake(stake * TOKEN)
         return address
 
+    def keystore(self, *names: str, password: str) -> None:
+        """Accounts as encrypted keys, cheap to unlock."""
+        store = KeyStore(self.home / "keys", scrypt_cost=2**10)
+        for name in names:
+            store.import_key(name, _key(name), password)
+
     def environment(self, account: str | None, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TRAINLEDGER_")}
         known = {
@@ -164,18 +170,22 @@ class Stage:
     def worker(self, account: str, *words: str, **more: str) -> Process:
         return self.command(account, "worker", "run", *words, **more)
 
-    def command(self, account: str, *words: str, **more: str) -> Process:
-        """A command that runs on, beside the test."""
+    def command(self, account: str | None, *words: str, launcher: Sequence[str] = (), **more: str) -> Process:
+        """A command that runs on, beside the test, in a process group of its own, as a shell starts it.
+
+        `launcher`: Python's words that start it instead of Python.
+        """
         number = len(self.processes)
         out, err = self.home / f"{number}-{account}.out", self.home / f"{number}-{account}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "trainer.cli", *words, "--json"],
+                [sys.executable, *launcher, "-m", "trainer.cli", *words, "--json"],
                 env=self.environment(account, **more),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.home,
+                process_group=0,
             )
         process = Process(popen, out, err)
         self.processes.append(process)

@@ -8,7 +8,8 @@ from small_programs import Runs, engine, first_state, small, traced
 
 from ledger.errors import ResourceError
 from trainer.commit.states import state_root
-from trainer.engine.engines import ReferenceEngine, Run
+from trainer.engine.engines import ReferenceEngine, Run, StepLost
+from trainer.engine.exact.interpreter import Batches
 from trainer.engine.segment import StepReport, measured, run_segment
 from trainer.engine.state import (
     State,
@@ -64,6 +65,51 @@ def test_run_segment_resumed_from_any_snapshot_gives_the_same_root(description: 
     for taken in snapshots:
         rest = run_segment(program, runs, taken, steps=7 - step_of(taken), engine=engine())
         assert root_of(rest.state) == root_of(whole.state)
+
+
+class LosingEngine:
+    """An engine whose run of that number, over all programs, is lost; it still holds the state before, or does not."""
+
+    name = setting = "losing"
+    is_reference = True
+
+    def __init__(self, lost: int, *, holds: bool = True) -> None:
+        self.left, self.holds = lost, holds
+
+    def open(self, built: BuiltProgram) -> Run:
+        run = engine().open(built)
+        step = run.step
+
+        def step_or_lose(batches: Batches | None = None) -> None:
+            if self.left == 0:
+                error = StepLost("A rank is gone.")
+                error.state = run.state() if self.holds else None
+                raise error
+            self.left -= 1
+            step(batches)
+
+        run.step = step_or_lose  # type: ignore[method-assign]  # a run of the tests' own
+        return run
+
+
+@pytest.mark.parametrize("lost", [0, 2, 4])
+def test_run_segment_lost_step_is_all_that_is_lost(runs: Runs, lost: int) -> None:
+    """The first step, one in the middle, and the evaluation after four."""
+    program, first = traced(small(), runs), first_state(small(), runs)
+    whole = root_of(run_segment(program, runs, first, steps=4, engine=engine()).state)
+    kept: list[State] = []
+    with pytest.raises(StepLost):
+        run_segment(program, runs, first, steps=4, engine=LosingEngine(lost), snapshot=kept.append)
+    assert [step_of(state) for state in kept] == [lost]
+    assert root_of(run_segment(program, runs, kept[0], steps=4 - lost, engine=engine()).state) == whole
+
+
+def test_run_segment_lost_state_leaves_the_snapshots_before(runs: Runs) -> None:
+    program, first = traced(small(), runs), first_state(small(), runs)
+    kept: list[State] = []
+    with pytest.raises(StepLost):
+        run_segment(program, runs, first, steps=4, engine=LosingEngine(2, holds=False), snapshot=kept.append)
+    assert kept == []
 
 
 def test_run_segment_stopped_and_continued_gives_the_same_root(runs: Runs) -> None:

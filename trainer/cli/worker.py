@@ -12,6 +12,8 @@ from ledger.errors import DataError, UsageError
 from trainer.cli.parties import StakeOf, make_reporter
 
 if TYPE_CHECKING:
+    from ledger.disputes.client import DisputeClient
+    from trainer.engine.engines import Engine
     from trainer.worker.policy import WorkerOptions
     from trainer.worker.progress import Reporter
     from trainer.worker.worker import Summary
@@ -78,9 +80,13 @@ def run(
     also after a crash. With --json, each line of standard output is one JSON object with an `event`. Where --task,
     --once or --max-rounds asked for rounds and none was done because data are missing, the exit code is 4.
 
+    Started by torchrun, all its processes are one worker, whose ranks share each step of programs with shards.
+
     Examples: trainledger worker run --account alice
 
     trainledger worker run --task 3 --exit-when-done --json
+
+    torchrun --standalone --nproc-per-node 2 --max-restarts 3 --no-python trainledger worker run --account alice
     """
     from trainer.worker.policy import WorkerOptions
 
@@ -107,15 +113,27 @@ def run(
 
 
 def _work(context: CommandContext, options: WorkerOptions, stake_of: str | None) -> None:
-    from trainer.cli.engine import open_engine
+    from trainer.cli.engine import open_workers_engine
+    from trainer.cli.launched import find_launch, serve_rank
     from trainer.cli.selftest import check_machine
+
+    launch = find_launch(context)
+    if launch is not None and launch.rank > 0:
+        serve_rank(context, launch)
+        return
+    client = context.disputes(signing=True)
+    with open_workers_engine(context, launch) as engine:
+        check_machine(options.device if launch is None else launch.device(options.device))
+        _work_with(context, client, engine, options, stake_of)
+
+
+def _work_with(
+    context: CommandContext, client: DisputeClient, engine: Engine, options: WorkerOptions, stake_of: str | None
+) -> None:
     from trainer.worker.session import make_worker, worker_folder, worker_lock
     from trainer.worker.stop import stop_on_signals
     from trainer.worker.workshop import Identity
 
-    client = context.disputes(signing=True)
-    engine = open_engine(context)
-    check_machine(context.settings.device)
     signer, owner = client.address, context.address(stake_of) if stake_of else client.address
     home, reporter = context.settings.home, make_reporter(context)
     with worker_lock(worker_folder(home, signer), signer), stop_on_signals() as stop:

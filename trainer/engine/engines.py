@@ -11,9 +11,20 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ledger.errors import TrainledgerError
 from trainer.engine.exact.backends import BACKENDS, Backend
 from trainer.engine.exact.interpreter import TORCH_DTYPES, Batches, run_program
 from trainer.program.exact import BuiltProgram, Program
+
+
+class StepLost(TrainledgerError):
+    """A run could not go on because something else than the program failed, such as another process that shares it.
+
+    Attributes:
+        state: what the run holds, the state after its last whole step, where it can still be told; else None.
+    """
+
+    state: list[Tensor] | None = None
 
 
 class Run(Protocol):
@@ -27,7 +38,7 @@ class Run(Protocol):
         """
 
     def step(self, batches: Batches | None = None) -> None:
-        """Runs the program once; the next state takes the place of the one that is held."""
+        """Runs the program once; the next state takes the place of the one that is held. May raise StepLost."""
 
     def state(self) -> list[Tensor]:
         """A copy of the state that is held, on the CPU."""

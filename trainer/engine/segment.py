@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ledger.errors import MachineFault
 from trainer.engine.batches import TokenData
-from trainer.engine.engines import Engine, ReferenceEngine, Run
+from trainer.engine.engines import Engine, ReferenceEngine, Run, StepLost
 from trainer.engine.exact.batching import DatasetBatches
 from trainer.engine.memory import memory_errors
 from trainer.engine.state import State, check_state, heldout_loss_of
@@ -87,12 +87,13 @@ def run_segment(
         engine: what runs the programs; None takes the reference.
         report_every: the loss is read, and `on_step` and `should_stop` called, every so many steps and at the last.
         snapshot: given a copy of the state about every `snapshot_seconds`. It is the very state between two steps,
-            with the last batch's loss where the held-out one will be.
+            with the last batch's loss where the held-out one will be. A step that is lost leaves one, too.
         should_stop: true ends the segment early, with `completed` false.
         recheck: the run, from 0 (`steps` is the evaluation), that is repeated on the reference and compared.
 
     Raises:
         MachineFault: the run that was repeated gave other bits: nothing of this segment can be trusted.
+        StepLost: the engine could not go on; where it still knew the state before that step, `snapshot` got it.
         ResourceError: memory ran out.
         ValueError: the state does not follow the program's layout.
     """
@@ -105,21 +106,23 @@ def run_segment(
         losses: list[tuple[int, float]] = []
         done, stopped = 0, False
         run = segment.open(program.training, list(state.values())) if steps else None
-        while run is not None and done < steps and not stopped:
-            segment.step(run, program.training, number=done)
-            done += 1
-            if done % report_every == 0 or done == steps:
-                report = segment.report(run, done=done, total=steps, seconds=time.perf_counter() - began)
-                losses.append((report.step, report.loss))
-                if on_step is not None:
-                    on_step(report)
-                stopped = done < steps and should_stop is not None and should_stop()
-            if snapshot is not None and done < steps and time.perf_counter() - last_snapshot >= snapshot_seconds:
-                snapshot(_named(program, run.state()))
-                last_snapshot = time.perf_counter()
-        trained = state if run is None else _named(program, run.state())
+        with _keeping(snapshot, lambda lost: _held(program, lost)):
+            while run is not None and done < steps and not stopped:
+                segment.step(run, program.training, number=done)
+                done += 1
+                if done % report_every == 0 or done == steps:
+                    report = segment.report(run, done=done, total=steps, seconds=time.perf_counter() - began)
+                    losses.append((report.step, report.loss))
+                    if on_step is not None:
+                        on_step(report)
+                    stopped = done < steps and should_stop is not None and should_stop()
+                if snapshot is not None and done < steps and time.perf_counter() - last_snapshot >= snapshot_seconds:
+                    snapshot(_named(program, run.state()))
+                    last_snapshot = time.perf_counter()
+            trained = state if run is None else _named(program, run.state())
         del run  # its memory, before the evaluation takes some
-        ended = trained if stopped else segment.evaluated(trained, number=steps)
+        with _keeping(snapshot, lambda lost: trained):
+            ended = trained if stopped else segment.evaluated(trained, number=steps)
     return SegmentResult(
         state=ended,
         steps=done,
@@ -243,6 +246,22 @@ class _Segment:
             tokens=done * self._program.tokens_per_step,
             seconds=seconds,
         )
+
+
+@contextmanager
+def _keeping(snapshot: Callable[[State], None] | None, held: Callable[[StepLost], State | None]) -> Iterator[None]:
+    """Where a step is lost, gives `snapshot` what `held` finds of the state before it."""
+    try:
+        yield
+    except StepLost as lost:
+        kept = held(lost)
+        if snapshot is not None and kept is not None:
+            snapshot(kept)
+        raise
+
+
+def _held(program: TaskProgram, lost: StepLost) -> State | None:
+    return None if lost.state is None else _named(program, lost.state)
 
 
 def _named(program: TaskProgram, tensors: list[Tensor]) -> State:

@@ -1,11 +1,13 @@
-"""A program on several processes of this machine, used like `CompiledProgram` on one (docs/ranks.md)."""
+"""A program on several processes, used like `CompiledProgram` on one (docs/ranks.md)."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Concatenate, cast
 
 from torch import Tensor
 
@@ -15,9 +17,11 @@ from trainer.engine.exact.exchange import Traffic
 from trainer.engine.exact.interpreter import Batches
 from trainer.engine.exact.ranks import MakeRun, RankedRun
 from trainer.native import compiled_program
+from trainer.native.engine import choose_engine
 from trainer.native.hashing import hash_natively
+from trainer.program.exact import BuiltProgram
 from trainer.program.exact.operations import Batch, Part, Program
-from trainer.rounds.processes import RankContext, RankProcesses
+from trainer.rounds.calls import Arguments, RankContext, RankFailed, Ranks, Result
 
 _KEYS = itertools.count()
 
@@ -41,7 +45,7 @@ class RankedProgram:
 
     def __init__(
         self,
-        processes: RankProcesses,
+        ranks: Ranks,
         program: Program,
         constants: Sequence[Tensor],
         *,
@@ -58,7 +62,7 @@ class RankedProgram:
         Raises:
             RankFailed: a rank died, or could not compile.
         """
-        self._processes, self._key = processes, next(_KEYS)
+        self._ranks, self._key = ranks, next(_KEYS)
         self._batches = {
             (one.attributes.part, one.attributes.shift, one.shape[0], one.shape[1])
             for one in program.operations
@@ -66,7 +70,7 @@ class RankedProgram:
         }
         self.traffic: list[Traffic] = []
         """What each rank sent in the last step."""
-        processes.call(_open, self._key, program, list(constants), folder, threads)
+        self._asked(_open, program, list(constants), folder, threads)
 
     def load(self, state: Sequence[Tensor]) -> None:
         """Takes a state, the program's tensors in their order.
@@ -74,19 +78,20 @@ class RankedProgram:
         Raises:
             RankFailed: a rank died, or the dtypes or shapes are not the program's.
         """
-        self._processes.call(_load, self._key, list(state))
+        self._asked(_load, list(state))
 
     def step(self, batches: Batches | None = None) -> None:
         """Runs the program once, on all ranks together.
 
         Raises:
             ValueError: the program reads tokens, and there are no batches.
-            RankFailed: a rank died or failed; there is no state any more.
+            RankFailed: a rank died or failed. Its `state` is that after the last whole step, where this process is a
+                rank itself and holds it.
         """
         if self._batches and batches is None:
             raise ValueError("the program reads tokens, and no batches were given")
         drawn = {} if batches is None else {wanted: batches.tokens(*wanted) for wanted in self._batches}
-        self.traffic = self._processes.call(_step, self._key, DrawnTokens(drawn))
+        self.traffic = self._asked(_step, DrawnTokens(drawn))
 
     def state(self) -> list[Tensor]:
         """A copy of the state that is held, after all ranks have shown the same state root.
@@ -94,11 +99,11 @@ class RankedProgram:
         Raises:
             RankFailed: a rank died, or holds another state than the first: its machine computes wrongly.
         """
-        answers = self._processes.call(_state, self._key)
+        answers = self._asked(_state)
         first = answers[0]
         for rank, (root, _) in enumerate(answers):
             if root != first[0]:
-                self._processes.stop(rank, f"holds the state {root.hex()}, and rank 0 {first[0].hex()}")
+                self._ranks.stop(rank, f"holds the state {root.hex()}, and rank 0 {first[0].hex()}")
         return first[1]
 
     def tensor(self, number: int) -> Tensor:
@@ -107,24 +112,61 @@ class RankedProgram:
         Raises:
             RankFailed: a rank died.
         """
-        return self._processes.call(_tensor, self._key, number)[0]
+        return self._asked(_tensor, number)[0]
 
     def close(self) -> None:
         """Lets the ranks forget the program."""
-        self._processes.call(_close, self._key)
+        self._asked(_close)
+
+    def _asked(
+        self,
+        work: Callable[Concatenate[RankContext, int, Arguments], Result],
+        *args: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> list[Result]:
+        """work(context, key, *args) on every rank; the program's state, if this process holds it, in the error."""
+        try:
+            return self._ranks.call(work, self._key, *args, **named)
+        except RankFailed as lost:
+            own = None if self._ranks.own is None else self._ranks.own.held.get(self._key)
+            if isinstance(own, RankedRun) and own.intact:
+                lost.state = own.state()
+            raise
 
 
 def _open(
     context: RankContext, key: int, program: Program, constants: list[Tensor], folder: Path | None, threads: int
 ) -> None:
-    def compiled(part: Program, data: Sequence[Tensor]) -> PartRun:
-        assert folder is not None
-        return compiled_program(part, data, folder, threads=threads)
+    context.held[key] = RankedRun(program, constants, context.group, _runs_of(context, folder, threads))
 
-    if folder is not None:
-        hash_natively(folder, threads=threads)  # each rank shows its state's root
-    make: MakeRun = ReferenceRun if folder is None else compiled
-    context.held[key] = RankedRun(program, constants, context.group, make)
+
+def _runs_of(context: RankContext, folder: Path | None, threads: int) -> MakeRun:
+    """What runs programs on the rank's device; made ready once."""
+    kept = ("runs", folder, threads)
+    if kept not in context.held:
+        if folder is not None:
+            hash_natively(folder, threads=threads, device=context.device)  # each rank shows its state's root
+        context.held[kept] = _new_runs(context.device, folder, threads)
+    runs: MakeRun = context.held[kept]
+    return runs
+
+
+def _new_runs(device: str, folder: Path | None, threads: int) -> MakeRun:
+    if folder is None:
+        return partial(ReferenceRun, device=device)
+    if device == "cpu":
+        return partial(compiled_program, folder=folder, threads=threads)
+    engine = choose_engine(device, folder, threads=threads, notice=_no_notice)
+
+    def on_gpu(program: Program, constants: Sequence[Tensor]) -> PartRun:
+        # Both kinds that an engine of a GPU opens, compiled and reference, are read and written in place.
+        return cast(PartRun, engine.open(BuiltProgram(program, tuple(constants))))
+
+    return on_gpu
+
+
+def _no_notice(text: str) -> None:
+    """Says nothing: the worker's own engine has said the same of its device."""
 
 
 def _load(context: RankContext, key: int, state: list[Tensor]) -> None:

@@ -17,6 +17,7 @@ from trainer.dispute.segments import SegmentSource
 from trainer.engine.engines import Engine
 from trainer.store import BlobStore
 from trainer.worker.board import Board
+from trainer.worker.folders import worker_folder
 from trainer.worker.machine import SpeedRecord
 from trainer.worker.policy import WorkerOptions, judge_store
 from trainer.worker.ports import WorkerChain
@@ -26,6 +27,8 @@ from trainer.worker.snapshots import SnapshotStore
 from trainer.worker.stop import Stop
 from trainer.worker.worker import Worker
 from trainer.worker.workshop import Identity, Workshop
+
+__all__ = ["make_worker", "stop_between", "worker_folder", "worker_lock"]
 
 
 @contextmanager
@@ -52,11 +55,6 @@ def worker_lock(folder: Path, address: str, *, what: str = "worker") -> Iterator
         yield
     finally:
         release_lock(descriptor)
-
-
-def worker_folder(home: Path, address: str) -> Path:
-    """Where a worker keeps its lock and its snapshots."""
-    return home / "workers" / address.lower()
 
 
 def make_worker(

@@ -12,7 +12,8 @@ Legend of shapes: G elements of all sums together, R ranks, N elements of a bloc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,8 +35,15 @@ _ABOVE, _BELOW = 1, 2**30
 _MOST_VALUES = 500
 
 
+class RankMissed(RuntimeError):
+    """Another rank took no part in an exchange: it is gone, or too slow."""
+
+
 class Group(Protocol):
-    """Ranks that exchange tensors. Every rank calls the same methods in the same order, with the same shapes."""
+    """Ranks that exchange tensors. Every rank calls the same methods in the same order, with the same shapes.
+
+    Methods raise RankMissed where another rank is gone.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -90,20 +98,31 @@ class TorchGroup:
 
     def greatest(self, x: Tensor) -> Tensor:
         sent = x.to(self._device, copy=True).contiguous()
-        torch.distributed.all_reduce(sent, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        with _together():
+            torch.distributed.all_reduce(sent, op=torch.distributed.ReduceOp.MAX, group=self._group)
         return sent.to(x.device)
 
     def swap(self, x: Tensor) -> Tensor:
         sent = x.to(self._device).contiguous()
         received = torch.empty_like(sent)
-        torch.distributed.all_to_all_single(received, sent, group=self._group)
+        with _together():
+            torch.distributed.all_to_all_single(received, sent, group=self._group)
         return received.to(x.device)
 
     def gather(self, x: Tensor) -> Tensor:
         sent = x.to(self._device).contiguous()
         received = sent.new_empty(self.size, sent.numel())
-        torch.distributed.all_gather(list(received), sent, group=self._group)
+        with _together():
+            torch.distributed.all_gather(list(received), sent, group=self._group)
         return received.to(x.device)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what torch.distributed raises, whatever went wrong with a connection
+        raise RankMissed(f"another rank took no part: {error}") from error
 
 
 class CountedGroup:

@@ -50,6 +50,12 @@ class RankedRun:
         self._after = _made(self._cut.after, constants, make)
         self._most = _most_values(self._cut)
         self._unchanged: list[Tensor | None] = [None] * len(program.states)
+        self._intact = False
+
+    @property
+    def intact(self) -> bool:
+        """Whether the state that is held is the one after the last whole step, also where a step failed since."""
+        return self._intact
 
     @property
     def cut(self) -> Cut:
@@ -69,17 +75,19 @@ class RankedRun:
         """
         if len(state) != len(self._program.states):
             raise ValueError(f"{len(state)} state tensors, and the program has {len(self._program.states)}")
+        self._intact = False
         for index, (given, one) in enumerate(zip(state, self._program.states, strict=True)):
             self._after.put(index, given)
             # What stays unchanged is given back as it came, whatever NaNs it has, as run_program does.
             self._unchanged[index] = given.detach().clone() if one.source is None and _has_other_nan(given) else None
+        self._intact = True
 
     def step(self, batches: Batches | None = None) -> None:
-        """Runs the program once, together with all other ranks. After an error the state is not to be used.
+        """Runs the program once, together with all other ranks. After an error see `intact`.
 
         Raises:
             ValueError: the program reads tokens, and no batches or other ones were given.
-            RuntimeError: another rank is gone.
+            RankMissed: another rank is gone; the state is still the one before the step.
         """
         self._group.traffic = Traffic()
         if self._before is not None:
@@ -90,7 +98,9 @@ class RankedRun:
         received = {**self._summed(), **self._gathered()}
         for place, number in enumerate(self._cut.after.extra):
             self._after.put(len(self._program.states) + place, received[number])
+        self._intact = False
         self._after.step(batches)
+        self._intact = True
 
     def tensor(self, number: int) -> Tensor:
         """A copy of one tensor of the state that is held, on the CPU."""

@@ -1,0 +1,1 @@
+"""Many workers on many machines, kept going by Ray (docs/fleet.md)."""
