@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from reporting import RESULTS, write
-from scale_model import Gas, Outcome, Setting, simulate
+from scale_model import Outcome, simulate
+from scale_setting import Gas, Setting
 from training_setting import SMALL
 
 from trainer.commit.states import state_root

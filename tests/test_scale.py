@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import simpy
 from scale import committed_gas, figures_of
-from scale_model import Chain, Counts, Gas, Outcome, Setting, simulate
+from scale_model import Chain, Outcome, simulate
+from scale_setting import Counts, Gas, Setting
 
 GAS = Gas(claim=10, submit=9, finalise=8, collect=5, collect_slot=1, lapsed=7)
 # Two workers, one round of two slots, a step of one second; requests and files take no time.
