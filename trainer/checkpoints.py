@@ -71,7 +71,7 @@ def keep_state(state: State, root: bytes, cache: Path) -> None:
     """Keeps a state where `load_state` looks for it before it asks a store. Raises ResourceError, DataError."""
     target = cache / state_path(root)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
+    temporary = target.with_name(target.name + ".kept")
     write_state_file(state, temporary)
     temporary.replace(target)
 

@@ -229,6 +229,7 @@ class RoundRunner:
             engine=self._engine,
             recheck=secrets.randbelow(2),
         )
+        self._speeds.note_merge(materials.program.root, self._engine.setting, seconds=result.seconds)
         return self._snapshots.save(
             prepared.key, attempt=lease.attempt, base_step=prepared.base_step, stage="trained", state=result.state
         )

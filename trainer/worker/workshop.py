@@ -130,6 +130,14 @@ class Workshop:
             specification_hash=task.parameters.specification_hash,
         )
 
+    def seconds_of(self, view: TaskView) -> float | None:
+        """Seconds that a slot takes here, as far as the same task's rounds or merges were run before."""
+        parameters = view.task.parameters
+        if parameters.is_merge(view.slot.slot):
+            return self._speeds.seconds_to_merge(parameters.program_root, self._engine.setting)
+        speed = self._speeds.seconds_per_step(parameters.program_root, self._engine.setting)
+        return None if speed is None else speed * parameters.steps_per_round
+
     def prepare(self, view: TaskView, *, leased: bool) -> Prepared | Reason:
         """A round with everything that training it takes, or what is missing.
 
