@@ -87,9 +87,6 @@ def test_four_workers_one_model(stage: Stage) -> None:
     assert max(sent) * 10 < whole
     assert not any((store / f"states/0x{slot.state_root.hex()}.safetensors").exists() for slot in rounds[0][:SLOTS])
 
-    # Of four slots, at least one is somebody's who had round 0's base and did not merge.
-    assert any(line["event"] == "merged-here" for worker in workers.values() for line in worker.lines())
-
     said = stage.ask("verify", str(task), "--all")
     assert said["agrees"] is True
 
