@@ -2,7 +2,7 @@
 # make test       sets up everything and runs the tests
 # make check      formatting, lint and types, Python and Solidity
 # make test-full  the heavy tests too
-# make benchmarks TEXT=tinyshakespeare.txt   speed, quality, hashing, gas, ranks and rounds, into benchmarks/results
+# make benchmarks TEXT=tinyshakespeare.txt   speed, quality, hashing, gas, ranks, rounds and scale, into benchmarks/results
 # make analyse    Slither over the contracts and proofs by halmos of the libraries; docs/analysis.md
 # make coverage   lines and branches of the contracts that forge's tests reach
 # make wheel      dist/trainledger-….whl, with the compiled contracts in it: needs no Node where it is installed
@@ -82,7 +82,7 @@ analyse: setup-node $(ANALYSIS)/slither/bin/slither $(ANALYSIS)/halmos/bin/halmo
 coverage: setup-node
 	FOUNDRY_PROFILE=coverage forge coverage --ir-minimum --no-match-coverage 'contracts/(test|mocks)|node_modules'
 
-# Three quarters of an hour or so, most of it for `quality.py` and `rounds_quality.py`; leave the machine alone meanwhile.
+# An hour and a half or so, most of it for `quality.py` and those of rounds; leave the machine alone meanwhile.
 benchmarks: setup
 	@test -f "$(TEXT)" || { echo "Name a text to train on: make benchmarks TEXT=tinyshakespeare.txt"; exit 2; }
 	$(BIN)/python benchmarks/training_speed.py --text "$(TEXT)" --folder build/libraries
@@ -93,11 +93,14 @@ benchmarks: setup
 	$(BIN)/python benchmarks/referee_gas.py
 	$(BIN)/python benchmarks/dispute_gas.py --folder build/libraries
 	$(BIN)/python benchmarks/rank_traffic.py
+	$(BIN)/python benchmarks/scale.py --folder build/libraries
 	$(BIN)/python benchmarks/dispute_trace.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/audit_cost.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/smollm2_step.py --folder build/libraries
 	$(BIN)/python benchmarks/quality.py --text "$(TEXT)" --folder build/libraries
 	$(BIN)/python benchmarks/rounds_quality.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/rounds_warm.py --text "$(TEXT)" --folder build/libraries
+	$(BIN)/python benchmarks/rounds_causes.py --text "$(TEXT)"
 
 wheel: setup
 	$(BIN)/python -c 'from ledger.compile import export_artifacts; export_artifacts()'

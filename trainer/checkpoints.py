@@ -67,6 +67,15 @@ def write_state_file(state: State, local: Path) -> None:
         raise DataError(f"The state cannot be written to {local}: {error}.") from error
 
 
+def keep_state(state: State, root: bytes, cache: Path) -> None:
+    """Keeps a state where `load_state` looks for it before it asks a store. Raises ResourceError, DataError."""
+    target = cache / state_path(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".kept")
+    write_state_file(state, temporary)
+    temporary.replace(target)
+
+
 def read_state_file(local: Path, layout: StateLayout, *, name: str = "") -> State:
     """Read a state file and check names, dtypes and shapes. Raises BlobCorrupt. The root is not checked here."""
     shown = name or str(local)

@@ -9,6 +9,7 @@ import contextlib
 import enum
 import errno
 import math
+import shutil
 import struct
 import tempfile
 from collections import OrderedDict
@@ -49,11 +50,20 @@ def difference_path(root: bytes) -> str:
     return f"states/{root_hex(root)}.difference"
 
 
-def save_difference(store: BlobStore, state: State, base: State, layout: StateLayout, *, base_root: bytes) -> bytes:
+def save_difference(
+    store: BlobStore,
+    state: State,
+    base: State,
+    layout: StateLayout,
+    *,
+    base_root: bytes,
+    kept: Path | None = None,
+) -> bytes:
     """Stores a state as a difference to a round's base, under the state's root, and gives the root. Safe to repeat.
 
     Args:
         base_root: the base's state root, which the file names.
+        kept: a folder of this machine's where the file stays too, for `load_difference`.
 
     Raises:
         ResourceError: a disk is full. DataError: the store does not answer.
@@ -63,17 +73,15 @@ def save_difference(store: BlobStore, state: State, base: State, layout: StateLa
     check_state(base, layout)
     root = state_root(state.values())
     with _temporary(store) as local:
-        try:
-            with local.open("wb") as file:
-                file.writelines(difference_of(state, base, base_root=base_root))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ResourceError(
-                f"The disk is full: {local} cannot be written.",
-                remedy="Free some space and run the same command again: it goes on from what was saved.",
-            ) from error
+        with _full_disk(local), local.open("wb") as file:
+            file.writelines(difference_of(state, base, base_root=base_root))
         store.put_file(difference_path(root), local)
+        if kept is not None:
+            with _full_disk(kept):
+                target = kept / difference_path(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(local, target.with_name(target.name + ".part"))
+                target.with_name(target.name + ".part").replace(target)
     return root
 
 
@@ -84,21 +92,35 @@ def load_difference(
     layout: StateLayout,
     *,
     base_root: bytes,
+    kept: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> State:
     """Fetches a state's difference file, rebuilds the state on its round's base, and checks its root.
 
     Tensors that are the base's are the base's own objects, so a merge of such states holds them once.
 
+    Args:
+        kept: a folder where the file may lie already; one that is no good is removed, and the store's taken.
+
     Raises:
         BlobMissing: it is not in the store. BlobCorrupt: it is no difference to this base, or of another state.
         ResourceError: a disk is full. DataError: the store does not answer.
     """
     path = difference_path(root)
+    if kept is not None and (kept / path).exists():
+        try:
+            return _verified(kept / path, root, base, layout, base_root=base_root)
+        except BlobCorrupt:
+            (kept / path).unlink()
     with _temporary(store) as local:
         store.get_file(path, local, max_bytes=largest_difference(layout), progress=progress)
-        with local.open("rb") as file:
-            state = rebuilt(file, base, layout, base_root=base_root, name=path)
+        return _verified(local, root, base, layout, base_root=base_root)
+
+
+def _verified(local: Path, root: bytes, base: State, layout: StateLayout, *, base_root: bytes) -> State:
+    path = difference_path(root)
+    with local.open("rb") as file:
+        state = rebuilt(file, base, layout, base_root=base_root, name=path)
     actual = state_root(state.values())
     if actual != root:
         raise BlobCorrupt(path, f"what it rebuilds has the root {root_hex(actual)}")
@@ -111,14 +133,14 @@ def load_slot_state(
     """A slot's state, from its difference file or, where that is missing or damaged, whole, and checked.
 
     Args:
-        folder: for the whole state, as in `load_state`.
+        folder: for the whole state, as in `load_state`; a difference file that was kept there is taken, too.
 
     Raises:
         BlobMissing: neither is in the store. BlobCorrupt: what is there is damaged.
         ResourceError: a disk is full. DataError: the store does not answer.
     """
     try:
-        return load_difference(store, root, base, layout, base_root=base_root)
+        return load_difference(store, root, base, layout, base_root=base_root, kept=folder)
     except BlobMissing:
         return load_state(store, root, layout, folder)
     except BlobCorrupt as damaged:
@@ -126,6 +148,20 @@ def load_slot_state(
             return load_state(store, root, layout, folder)
         except BlobMissing:
             raise damaged from None
+
+
+@contextlib.contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """Makes a full disk of this machine's a ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceError(
+            f"The disk is full: {path} cannot be written.",
+            remedy="Free some space and run the same command again: it goes on from what was saved.",
+        ) from error
 
 
 @contextlib.contextmanager

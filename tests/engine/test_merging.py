@@ -16,8 +16,8 @@ from ledger.errors import MachineFault
 from trainer.commit.states import state_root
 from trainer.engine.engines import Engine, ReferenceEngine, Run
 from trainer.engine.exact.interpreter import Batches
-from trainer.engine.segment import run_merge, run_segment
-from trainer.engine.state import State, heldout_loss_of, initial_state, step_of
+from trainer.engine.segment import merged_state, run_merge, run_segment
+from trainer.engine.state import State, check_state, heldout_loss_bits, heldout_loss_of, initial_state, step_of
 from trainer.materials import check_readable
 from trainer.program.description import DilocoConfig, MeanConfig, MergeConfig, ProgramDescription
 from trainer.program.exact import BuiltProgram
@@ -202,3 +202,33 @@ def test_rounds_of_four_slots_learn_and_give_one_result(merge: MergeConfig, runs
         for name in [name.removeprefix(ANCHOR) for name in last if name.startswith(ANCHOR)]:
             assert torch.equal(last[PARAMETER + name], last[ANCHOR + name])
             assert not last[MOMENT1 + name].any()
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_merged_state_is_run_merges_by_its_loss_alone(merge: MergeConfig, runs: Runs) -> None:
+    program, layout = traced(described(merge), runs), traced(described(merge), runs).layout
+    base = first_state(described(merge), runs, measure=True)
+    states = [run_segment(program, runs, base, steps=2, slot=slot, engine=engine()).state for slot in range(SLOTS)]
+    inputs = [*states[:-1], None]
+    wanted = run_merge(program, runs, base, inputs, engine=engine()).state
+    bits, root = heldout_loss_bits(wanted), state_root(wanted.values())
+    found = merged_state(program, runs, base, inputs, heldout_loss=bits, root=root, engine=FaultyEngine(engine(), 1))
+    assert found is not None  # the evaluation, which would be the second run, is wrong there, and is not needed
+    assert root_of(found) == root.hex()
+    check_state(found, layout)
+    assert merged_state(program, runs, base, [None, *states[1:]], heldout_loss=bits, root=root) is None
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_merged_state_is_evaluated_where_that_changes_more_than_the_loss(merge: MergeConfig, runs: Runs) -> None:
+    """Packing makes +0 of an anchor of -0, and NaNs of infinite ones."""
+    program = traced(tiny(merge), runs)
+    base, states = random_states(merge, runs)
+    wanted = run_merge(program, runs, base, states, engine=engine()).state
+    bits, root = heldout_loss_bits(wanted), state_root(wanted.values())
+    found = merged_state(program, runs, base, states, heldout_loss=bits, root=root, engine=engine())
+    assert found is not None
+    assert root_of(found) == root.hex()
+    opened = FaultyEngine(engine(), 9)
+    merged_state(program, runs, base, states, heldout_loss=bits, root=root, engine=opened)
+    assert opened.opened == (2 if isinstance(merge, DilocoConfig) else 1)

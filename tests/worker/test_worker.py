@@ -161,7 +161,7 @@ def test_run_a_closed_task_is_left(task: TinyTask, ledger: FakeLedger, tmp_path:
 def test_run_keeps_only_the_newest_base_states(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
     made = bench(ledger, tmp_path, task, ALICE)
     made.worker.run()
-    assert len(list((made.home / "workers").rglob("bases/**/*.safetensors"))) == 2
+    assert len(list((made.home / "workers").rglob("bases/**/*.safetensors"))) == 3  # two, and what it made last
     # Snapshots of rounds that are final are gone.
     assert not list((made.home / "workers").rglob("snapshots/**/*.safetensors"))
 

@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ledger.errors import MachineFault
+from trainer.commit.states import state_root
 from trainer.engine.batches import TokenData
 from trainer.engine.engines import Engine, ReferenceEngine, Run, StepLost
 from trainer.engine.exact.batching import DatasetBatches
 from trainer.engine.memory import memory_errors
 from trainer.engine.state import State, check_state, heldout_loss_of
 from trainer.program.exact import BuiltProgram
+from trainer.program.layout import HELDOUT_LOSS
 from trainer.program.task import TaskProgram
 
 _LOSS, _STEP = 0, 1  # places of the tensors that every state begins with
@@ -163,16 +166,12 @@ def run_merge(
         ResourceError: memory ran out.
         ValueError: the task has no merge program, or one of other states than these.
     """
-    if program.merge is None or len(inputs) != program.slots:
-        raise ValueError(f"{len(inputs)} states to merge, in a task whose rounds have {program.slots} slots")
-    states = [base, *(base if state is None else state for state in inputs)]
-    for state in states:
-        check_state(state, program.layout)
+    merge, taken = _taken(program, base, inputs)
     with memory_of(program):
         # Only an evaluation program that reads the train part would see the slot: the merge is slot W.
         segment = _Segment(program, dataset, engine or ReferenceEngine(), slot=program.slots, recheck=recheck)
         began = time.perf_counter()
-        merged = segment.merged(program.merge, [tensor for state in states for tensor in state.values()])
+        merged = segment.merged(merge, taken)
         ended = segment.evaluated(merged, number=1)
     return SegmentResult(
         state=ended,
@@ -184,6 +183,48 @@ def run_merge(
         tokens=0,
         not_finite_at=None,
     )
+
+
+def merged_state(
+    program: TaskProgram,
+    dataset: TokenData,
+    base: State,
+    inputs: Sequence[State | None],
+    *,
+    heldout_loss: int,
+    root: bytes,
+    engine: Engine | None = None,
+) -> State | None:
+    """The state of a merge whose end is known: the merge program is run, and the evaluation program where it must be.
+
+    Most evaluation programs change nothing of a merged state but its held-out loss, which the chain knows. So the loss
+    is put into the state, and the root tells whether that was all.
+
+    Args:
+        inputs: as in `run_merge`, which raises the same errors.
+        heldout_loss: binary32 bits that the state was submitted with. root: of the state, as it was submitted.
+
+    Returns:
+        The state of that root, or None where these states do not give it.
+    """
+    merge, taken = _taken(program, base, inputs)
+    with memory_of(program):
+        segment = _Segment(program, dataset, engine or ReferenceEngine(), slot=program.slots, recheck=None)
+        state = segment.merged(merge, taken)
+        state[HELDOUT_LOSS] = torch.from_numpy(np.array([heldout_loss], "<u4").view("<f4"))
+        if state_root(state.values()) != root:
+            state = segment.evaluated(state, number=1)
+    return state if state_root(state.values()) == root else None
+
+
+def _taken(program: TaskProgram, base: State, inputs: Sequence[State | None]) -> tuple[BuiltProgram, list[Tensor]]:
+    """The merge program, and the tensors of all states that it takes."""
+    if program.merge is None or len(inputs) != program.slots:
+        raise ValueError(f"{len(inputs)} states to merge, in a task whose rounds have {program.slots} slots")
+    states = [base, *(base if state is None else state for state in inputs)]
+    for state in states:
+        check_state(state, program.layout)
+    return program.merge, [tensor for state in states for tensor in state.values()]
 
 
 class _Segment:

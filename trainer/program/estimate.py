@@ -22,7 +22,8 @@ class Estimate:
 
     Attributes:
         parameters: elements. state_bytes: of a checkpoint. memory_bytes: a guess, rather high than low, of what
-            training adds at its peak to a process that has loaded PyTorch. flops_per_step: of one training step,
+            training adds at its peak to a process that has loaded PyTorch. memory_to_merge: the same of a merge, 0
+            where rounds have one slot. flops_per_step: of one training step,
             flops_to_measure: of one evaluation (`Cost.flops`: products count two, every other instruction one).
         work_per_step, work_to_measure: the same with what copying elements and reading batches takes, as so many
             operations: a program may do nothing else, and take years.
@@ -31,6 +32,7 @@ class Estimate:
     parameters: int
     state_bytes: int
     memory_bytes: int
+    memory_to_merge: int
     flops_per_step: int
     flops_to_measure: int
     work_per_step: int
@@ -53,6 +55,8 @@ def estimate(program: TaskProgram) -> Estimate:
             cost.peak_bytes + _batch_bytes(one)
             for cost, one in ((training, program.training.program), (evaluation, program.evaluation.program))
         ),
+        # Beside the engine's copies, the states themselves.
+        memory_to_merge=0 if program.merge is None else _WORKSPACE + 2 * cost_of(program.merge.program).peak_bytes,
         flops_per_step=training.flops,
         flops_to_measure=evaluation.flops,
         work_per_step=_work(training, program.training.program),

@@ -52,6 +52,9 @@ class BlobStore:
         timeout: seconds for one piece (4 MiB) of a remote transfer before it is tried again.
         pause: seconds before the second attempt; doubles each time.
 
+    Attributes:
+        sent_bytes, received_bytes: of blobs, since this object was made.
+
     Raises:
         SettingsError: the URL's kind is unknown. ToolMissing: the package for it is not installed.
     """
@@ -62,6 +65,7 @@ class BlobStore:
         except ValueError as error:
             raise SettingsError(f"The store's URL cannot be read: {error}.") from error
         self.cache = cache
+        self.sent_bytes = self.received_bytes = 0
         self._timeout = timeout
         self._pause = pause
         protocol = url.split("://", 1)[0] if "://" in url else "file"
@@ -93,8 +97,9 @@ class BlobStore:
         if self._local:
             with _writing(Path(target)):
                 write_atomically(Path(target), data)
-            return
-        self._retried(path, lambda: self._upload(target, lambda name: self._fs.pipe_file(name, data)))
+        else:
+            self._retried(path, lambda: self._upload(target, lambda name: self._fs.pipe_file(name, data)))
+        self.sent_bytes += len(data)
 
     def put_file(self, path: str, local: Path) -> None:
         """Store a local file under `path`; as `put_bytes` otherwise."""
@@ -102,8 +107,9 @@ class BlobStore:
         if self._local:
             with _writing(Path(target)):
                 _copy_atomically(local, Path(target))
-            return
-        self._retried(path, lambda: self._upload(target, lambda name: self._fs.put_file(str(local), name)))
+        else:
+            self._retried(path, lambda: self._upload(target, lambda name: self._fs.put_file(str(local), name)))
+        self.sent_bytes += local.stat().st_size
 
     def get_bytes(self, path: str, *, max_bytes: int) -> bytes:
         """All bytes of a blob.
@@ -115,6 +121,7 @@ class BlobStore:
             raise BlobCorrupt(path, f"it has {size} bytes and at most {max_bytes} are expected")
         target = self._path(path)
         data: bytes = self._retried(path, lambda: self._fs.cat_file(target, 0, max_bytes + 1))
+        self.received_bytes += len(data)
         if len(data) > max_bytes:
             raise BlobCorrupt(path, f"it has more than {max_bytes} bytes")
         return data
@@ -152,6 +159,7 @@ class BlobStore:
             piece = self._retried(path, self._reader(target, done, min(done + _PIECE, size)))
             if not piece:
                 raise BlobCorrupt(path, f"the store says {size} bytes but sends {done}")
+            self.received_bytes += len(piece)
             stream.write(piece)
             stream.flush()
             done += len(piece)

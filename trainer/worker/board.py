@@ -21,6 +21,7 @@ class TaskView:
         slot: the one that is looked at: the one that ends the round, if nobody said otherwise (`at`).
         state: where a round of several slots stands; None with one slot a round.
         last_worker: who did the slot that ended the round before. round_since: local clock seconds.
+        paid_share: of their reward that the training slots of the round before were paid; None where there is none.
     """
 
     task: Task
@@ -29,6 +30,7 @@ class TaskView:
     state: Round | None = None
     last_worker: str | None
     round_since: float
+    paid_share: float | None = None
 
     @property
     def over(self) -> bool:
@@ -46,6 +48,7 @@ class _Memory:
     current_round: int
     round_since: float
     last_worker: str | None
+    paid_share: float | None
 
 
 class Board:
@@ -119,6 +122,7 @@ class Board:
             state=self._chain.round(number, current) if task.parameters.merges else None,
             last_worker=memory.last_worker,
             round_since=memory.round_since,
+            paid_share=memory.paid_share,
         )
         if view.over:
             self._over.add(number)
@@ -133,10 +137,10 @@ class Board:
         known = task.current_round if memory is None else memory.current_round
         for at in [at for at in self._paid if at[0] == task.number and at[1] >= task.current_round]:
             del self._paid[at]
-        last: Slot | None = None
+        last, paid_share = None, None
         for number in range(max(0, min(known, task.current_round - 1)), task.current_round):
             slots = self._slots(task, number)
-            last = slots[-1]
+            last, paid_share = slots[-1], _paid_share(task, slots)
             if number >= known:
                 self._note_pay(task, slots)
         fresh = _Memory(
@@ -144,6 +148,7 @@ class Board:
             # A round met at the first look began before: nobody need wait for it.
             round_since=-float("inf") if memory is None else self._clock(),
             last_worker=last.worker if last else None,
+            paid_share=paid_share,
         )
         self._memory[task.number] = fresh
         return fresh
@@ -157,6 +162,14 @@ class Board:
             final = slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
             if final and _place(slot) not in self._paid_before:
                 self._paid[_place(slot)] = pay_of(task.parameters, slot)
+
+
+def _paid_share(task: Task, slots: tuple[Slot, ...]) -> float | None:
+    """What slots that trained were paid, over what they could have been."""
+    trained = [slot for slot in slots if slot.status is SlotStatus.FINALISED]
+    trained = [slot for slot in trained if not task.parameters.is_merge(slot.slot)]
+    most = len(trained) * task.parameters.slot_reward
+    return sum(pay_of(task.parameters, slot) for slot in trained) / most if most else None
 
 
 def _place(slot: Slot) -> tuple[int, int, int]:

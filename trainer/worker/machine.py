@@ -92,18 +92,31 @@ class SpeedRecord:
         self._path = path
 
     def seconds_per_step(self, program_root: bytes, engine: str) -> float | None:
-        value = self._read().get(f"{engine} {program_root.hex()}")
-        return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None
+        return self._seconds(f"{engine} {program_root.hex()}")
+
+    def seconds_to_merge(self, program_root: bytes, engine: str) -> float | None:
+        """Of a task's last merge here."""
+        return self._seconds(f"{engine} {program_root.hex()} merge")
+
+    def note_merge(self, program_root: bytes, engine: str, *, seconds: float) -> None:
+        """Remembers how long a merge took, evaluation included."""
+        self._remember(f"{engine} {program_root.hex()} merge", seconds)
 
     def note(self, program_root: bytes, engine: str, *, seconds: float, steps: int) -> None:
         """Remembers a run of `steps` that took so long, evaluation included."""
         if steps < 1 or seconds <= 0:
             return
+        self._remember(f"{engine} {program_root.hex()}", seconds / steps)
+
+    def _remember(self, name: str, seconds: float) -> None:
         record = self._read()
-        name = f"{engine} {program_root.hex()}"
         record.pop(name, None)
-        record[name] = seconds / steps
+        record[name] = seconds
         self._write(dict(list(record.items())[-_REMEMBERED:]))
+
+    def _seconds(self, name: str) -> float | None:
+        value = self._read().get(name)
+        return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None
 
     def flops_per_second(self, engine: Engine) -> float:
         """How fast an engine is in general, measured the first time (`measure_flops`)."""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
@@ -21,7 +22,7 @@ from ledger.errors import (
 )
 from ledger.performance import bits_float
 from ledger.types import Slot, SlotStatus
-from trainer.checkpoints import load_state, save_state
+from trainer.checkpoints import keep_state, load_state, save_state
 from trainer.commit.states import loss_proof
 from trainer.differences import save_difference
 from trainer.engine.engines import Engine
@@ -106,7 +107,7 @@ class _SmoothLoss:
 
 
 class RoundRunner:
-    """Trains and submits leased rounds of one worker."""
+    """Trains and submits leased rounds of one worker. What it made stays in `bases`: it need not be fetched again."""
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class RoundRunner:
         options: WorkerOptions,
         engine: Engine,
         snapshots: SnapshotStore,
+        bases: Path,
         speeds: SpeedRecord,
         reporter: Reporter,
         stop: Stop,
@@ -125,6 +127,7 @@ class RoundRunner:
         self._options = options
         self._engine = engine
         self._snapshots = snapshots
+        self._bases = bases
         self._speeds = speeds
         self._reporter = reporter
         self._stop = stop
@@ -226,6 +229,7 @@ class RoundRunner:
             engine=self._engine,
             recheck=secrets.randbelow(2),
         )
+        self._speeds.note_merge(materials.program.root, self._engine.setting, seconds=result.seconds)
         return self._snapshots.save(
             prepared.key, attempt=lease.attempt, base_step=prepared.base_step, stage="trained", state=result.state
         )
@@ -250,6 +254,7 @@ class RoundRunner:
     def _publish(self, prepared: Prepared, trained: Snapshot, lease: Lease) -> None:
         """Puts the state into the store before anybody is told its root. A store that is down is waited for."""
         began, pause, silent = time.monotonic(), self._options.poll_seconds, False
+        store = prepared.materials.store
         while True:
             try:
                 root = self._save(prepared, trained.state)
@@ -268,19 +273,24 @@ class RoundRunner:
             )
         self._reporter.say(
             "published",
-            f"State {root_hex(root)} is in the store (took {duration(time.monotonic() - began)}).",
+            f"State {root_hex(root)} is in the store (took {duration(time.monotonic() - began)}; in all "
+            f"{store.sent_bytes / 2**20:.1f} MiB sent there, {store.received_bytes / 2**20:.1f} MiB received).",
             task=prepared.key.task,
             round=prepared.key.round,
             state_root=root,
+            sent_bytes=store.sent_bytes,
+            received_bytes=store.received_bytes,
         )
 
     def _save(self, prepared: Prepared, state: State) -> bytes:
         """Stores a state: that of a slot among several as its difference to the base, which its merge has anyway."""
         store, layout, key = prepared.materials.store, prepared.materials.layout, prepared.key
         if prepared.is_merge or not prepared.materials.task.parameters.merges:
-            return save_state(store, state, layout)
-        base = prepared.start if prepared.snapshot is None else load_state(store, key.base_root, layout)
-        return save_difference(store, state, base, layout, base_root=key.base_root)
+            root = save_state(store, state, layout)
+            keep_state(state, root, self._bases)
+            return root
+        base = prepared.start if prepared.snapshot is None else load_state(store, key.base_root, layout, self._bases)
+        return save_difference(store, state, base, layout, base_root=key.base_root, kept=self._bases)
 
     def _wait_for_store(self, lease: Lease, seconds: float) -> None:
         """Waits while the lease stands. Raises LeaseLost when it does not, and what a stop asks for."""

@@ -79,6 +79,7 @@ def make_worker(
     forward) are given by tests; time for them may be a chain's.
     """
     folder, cache = worker_folder(home, signer), home / "cache"
+    bases = folder / "bases"
     snapshots = SnapshotStore(folder / "snapshots")
     speeds = SpeedRecord(folder / "speeds.json")
     board = Board(chain, worker=worker, only_task=options.only_task, clock=clock)
@@ -90,7 +91,7 @@ def make_worker(
         store_url=store_url,
         open_store=open_store or (lambda url: BlobStore(url, cache=cache)),
         cache=cache,
-        bases=folder / "bases",
+        bases=bases,
         snapshots=snapshots,
         speeds=speeds,
         reporter=reporter,
@@ -113,6 +114,7 @@ def make_worker(
         options=options,
         engine=engine,
         snapshots=snapshots,
+        bases=bases,
         speeds=speeds,
         reporter=reporter,
         stop=stop,

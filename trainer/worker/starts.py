@@ -17,6 +17,7 @@ from trainer.engine.segment import StepReport
 from trainer.engine.state import State
 from trainer.materials import Materials
 from trainer.verify.task import TaskVerifier, claims_of
+from trainer.worker.merging import OwnMerges
 from trainer.worker.ports import ChainReader
 from trainer.worker.progress import Reporter
 from trainer.worker.stop import Stop
@@ -31,21 +32,33 @@ class StartingStates:
         *,
         engine: Engine,
         folder: Path,
+        free_memory: Callable[[], int | None],
         reporter: Reporter,
         stop: Stop,
         resume: str,
     ) -> None:
         self._chain, self._engine, self._folder = chain, engine, folder
+        self._merges = OwnMerges(chain, engine=engine, folder=folder, free_memory=free_memory)
         self._reporter, self._stop, self._resume = reporter, stop, resume
 
     def base(self, materials: Materials, number: int, root: bytes, *, progress: Callable[[int, int], None]) -> State:
-        """The state that a round starts from.
+        """The state that a round starts from: kept, merged here where that is fewer bytes, or fetched.
 
         Raises:
             DataError: neither the store has it, nor what it could be trained from.
             Interrupted, Terminated: asked to stop.
         """
         store, layout = materials.store, materials.layout
+        merged = self._merges.base(materials, number, root, progress=progress)
+        if merged is not None:
+            self._reporter.say(
+                "merged-here",
+                f"Merged round {number - 1} of task {materials.task.number} from the slots' difference files.",
+                task=materials.task.number,
+                round=number - 1,
+                state_root=root,
+            )
+            return merged
         try:
             return load_state(store, root, layout, self._folder, progress=progress)
         except (BlobMissing, BlobCorrupt):

@@ -19,6 +19,7 @@ from ledger.ticket import Ticket
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
 from trainer.worker.board import Board, TaskView
+from trainer.worker.choice import best_first
 from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
 from trainer.worker.policy import (
     Reason,
@@ -288,11 +289,10 @@ class Worker:
         self._shown.pop(done.task, None)
 
     def _take_one(self, views: list[TaskView]) -> bool:
-        """Claims and does the best-paid round that can be had; otherwise shows why none can."""
+        """Claims and does what promises most for a second here and can be had; otherwise shows why nothing can."""
         reasons: dict[int, Reason] = {}
         now = self._chain.chain_time()
-        for each in sorted(views, key=lambda view: (-view.task.parameters.slot_reward, view.task.number)):
-            view, waits = self._focus(each, now)
+        for view, waits in best_first([self._focus(view, now) for view in views], self._workshop.seconds_of):
             prepared = waits if waits is not None else self._consider(view)
             if isinstance(prepared, Reason):
                 reasons[view.task.number] = prepared

@@ -38,8 +38,8 @@ _LONGEST_RUN = 86_400.0
 # One run of each round is repeated on the reference interpreter, which is so many times slower than a compiled program
 # on the same processor: 60 to 80 were measured.
 _REFERENCE_SLOWER = 100
-# Files that a round leaves on the disk at once: the base, the snapshot, the one that replaces it, the result.
-_STATES_ON_DISK = 4
+# Files that a round leaves on the disk at once: two bases, the snapshot, the one that replaces it, the result.
+_STATES_ON_DISK = 5
 _KEPT_MATERIALS = 2
 _KEPT_BASES = 2
 # Seconds between two lines about a download.
@@ -101,7 +101,15 @@ class Workshop:
         self._reporter = reporter
         self._stop = stop
         self._clock = clock
-        self._starts = StartingStates(chain, engine=engine, folder=bases, reporter=reporter, stop=stop, resume=RESUME)
+        self._starts = StartingStates(
+            chain,
+            engine=engine,
+            folder=bases,
+            free_memory=self._free_memory,
+            reporter=reporter,
+            stop=stop,
+            resume=RESUME,
+        )
         self._materials: dict[bytes, Materials] = {}
         self._failures: dict[JobKey, _Failure] = {}
 
@@ -121,6 +129,14 @@ class Workshop:
             base_root=base,
             specification_hash=task.parameters.specification_hash,
         )
+
+    def seconds_of(self, view: TaskView) -> float | None:
+        """Seconds that a slot takes here, as far as the same task's rounds or merges were run before."""
+        parameters = view.task.parameters
+        if parameters.is_merge(view.slot.slot):
+            return self._speeds.seconds_to_merge(parameters.program_root, self._engine.setting)
+        speed = self._speeds.seconds_per_step(parameters.program_root, self._engine.setting)
+        return None if speed is None else speed * parameters.steps_per_round
 
     def prepare(self, view: TaskView, *, leased: bool) -> Prepared | Reason:
         """A round with everything that training it takes, or what is missing.
@@ -201,9 +217,14 @@ class Workshop:
 
     def _forget_old_bases(self) -> None:
         """Keeps the disk from filling with the states of rounds long past."""
-        files = sorted(self._bases.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        files = sorted(self._bases.rglob("*.safetensors"), key=_written_at, reverse=True)
         for path in files[_KEPT_BASES:]:
             path.unlink(missing_ok=True)
+        if files:
+            oldest = min(map(_written_at, files[:_KEPT_BASES]))
+            for path in self._bases.rglob("*.difference"):  # each is to a base that was there before it
+                if _written_at(path) < oldest:
+                    path.unlink(missing_ok=True)
 
     def _materials_of(self, view: TaskView) -> Materials | Reason:
         task = view.task
@@ -231,10 +252,8 @@ class Workshop:
         return materials
 
     def _too_large(self, description: Description) -> Reason | None:
-        memory = free_memory(self._options.device)
+        memory = self._free_memory()
         disk = self._snapshots.free_bytes()
-        if self._options.memory_bytes is not None:
-            memory = min(memory if memory is not None else self._options.memory_bytes, self._options.memory_bytes)
         if self._options.disk_bytes is not None:
             disk = min(disk, self._options.disk_bytes)
         return judge_resources(
@@ -243,6 +262,11 @@ class Workshop:
             disk_needed=_STATES_ON_DISK * description.layout.total_bytes,
             disk_free=disk,
         )
+
+    def _free_memory(self) -> int | None:
+        """Bytes that work may take here, as far as the system and the options tell."""
+        memory, most = free_memory(self._options.device), self._options.memory_bytes
+        return most if memory is None else memory if most is None else min(memory, most)
 
     def _judge(self, prepared: Prepared) -> Reason | None:
         if prepared.steps_left == 0 or prepared.merged is not None:
@@ -344,6 +368,10 @@ class Workshop:
             memory_bytes=needed.memory_bytes,
             reward_per_hour=str(hourly),
         )
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _text(error: DataError | SpecificationError) -> str:
