@@ -1,0 +1,116 @@
+"""What must hold once a schedule has ended: the lineage of an undisturbed run, and every wei in its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+from people import Person
+from schedule import BOND, FEE, STAKE, Schedule
+from toys import STEPS
+
+from ledger.events import fetch_events
+from ledger.types import Event, Slot, SlotStatus, TaskParameters
+
+
+def check(schedule: Schedule, supply: int) -> None:
+    """Raises AssertionError where something is not as it must be. `supply` is the token's before, in wei."""
+    _check_lineage(schedule)
+    _check_money(schedule, supply)
+
+
+def _final_slots(schedule: Schedule) -> list[Slot]:
+    """All slots that are final."""
+    client, task = schedule.requester, schedule.requester.task(schedule.task)
+    found = []
+    for number in range(min(task.current_round + 1, task.parameters.rounds)):
+        for slot in range(task.parameters.last_slot + 1):
+            one = client.slot(task.number, number, slot)
+            assert one.status in (SlotStatus.OPEN, SlotStatus.FINALISED), f"{one} is left over"
+            if one.status is SlotStatus.FINALISED:
+                found.append(one)
+    return found
+
+
+def _check_lineage(schedule: Schedule) -> None:
+    client, toy = schedule.requester, schedule.toy
+    task = client.task(schedule.task)
+    assert task.complete or task.closed, "the task has not ended"
+    base = toy.first
+    for number in range(task.current_round):
+        entry = client.checkpoint(task.number, number)
+        assert entry.parent == base
+        if task.parameters.merges:
+            counted = client.round(task.number, number).counted_slots
+            assert len(counted) >= task.parameters.quorum
+            for slot in counted:
+                made = client.slot(task.number, number, slot)
+                assert made.status is SlotStatus.FINALISED
+                assert made.state_root == toy.trained(base, slot), f"slot {slot} of round {number}"
+            base = toy.merged(base, counted)
+        else:
+            base = toy.trained(base, 0)
+        assert entry.state_root == base, f"round {number}"
+
+
+def pay(terms: TaskParameters, slot: Slot) -> int:
+    """What a slot is paid, in exact fractions (docs/formats.md section 6, docs/rounds.md "Pay")."""
+    if terms.is_merge(slot.slot):
+        return terms.merge_reward
+    return int(Fraction(terms.slot_reward * slot.steps, terms.steps_per_round))
+
+
+def _check_money(schedule: Schedule, supply: int) -> None:
+    client = schedule.requester
+    terms = client.task(schedule.task).parameters
+    paid: Counter[str] = Counter()
+    for slot in _final_slots(schedule):
+        assert slot.steps == (1 if terms.is_merge(slot.slot) else STEPS)
+        paid[slot.worker] += pay(terms, slot)
+    names = {"LeaseExpired", "SubmissionFell", "FallAwarded", "BondTaken", "GameSettled"}
+    events = fetch_events(client.web3, client.deployment, names=names, artifacts=client.artifacts)
+    taken, awarded, burned = _taken(events, terms)
+    for person in schedule.people:
+        account = client.stake_account(person.address)
+        assert account.locked == 0, f"a bond of {person.line.name} is locked: {account}"
+        assert account.staked == STAKE - taken[person.address], person.line.name
+        assert account.credit == paid[person.address] + awarded[person.address], person.line.name
+    requester = client.stake_account(client.address)
+    assert client.escrow(schedule.task) == 0
+    assert requester.credit == terms.total_reward - sum(paid.values())
+    totals = client.totals()
+    assert totals.held == totals.staked + totals.owed
+    assert totals.staked == sum(client.stake_account(person.address).staked for person in schedule.people)
+    assert totals.owed == sum(paid.values()) + sum(awarded.values()) + requester.credit
+    assert int(client._token.functions.totalSupply().call()) == supply - burned
+    _check_who_lost(schedule.people, events, terms)
+
+
+def _taken(events: list[Event], terms: TaskParameters) -> tuple[Counter[str], Counter[str], int]:
+    """What was taken from whom, what was awarded to whom, and what was burned, by the rules."""
+    taken: Counter[str] = Counter()
+    awarded: Counter[str] = Counter()
+    for event in events:
+        values: dict[str, object] = event.arguments
+        if event.name == "LeaseExpired":
+            fee = int(str(values["feeBurned"]))
+            assert fee == terms.lease_fee or (fee == 0 and terms.merges), event
+            taken[str(values["worker"])] += fee
+        elif event.name == "FallAwarded":
+            assert int(str(values["awarded"])) == terms.bond // 2, event
+            taken[str(values["worker"])] += terms.bond
+            awarded[str(values["winner"])] += terms.bond // 2
+    by_vault = sum(int(str(event.arguments["burned"])) for event in events if event.name == "BondTaken")
+    burned = sum(taken.values()) - sum(awarded.values())
+    assert by_vault == burned, "something was burned by no rule"
+    return taken, awarded, burned
+
+
+def _check_who_lost(people: list[Person], events: list[Event], terms: TaskParameters) -> None:
+    """Only cheats lose bonds, each of them once, and nobody honest loses a dispute."""
+    cheats = {person.address for person in people if person.kind == "cheat"}
+    falls = [event for event in events if event.name == "SubmissionFell"]
+    awards = [event for event in events if event.name == "FallAwarded"]
+    assert {str(event.arguments["worker"]) for event in falls} <= cheats, "an honest submission fell"
+    assert len(falls) == len(awards), "a bond that fell was not shared out"
+    assert (BOND, FEE) == (terms.bond, terms.lease_fee)
