@@ -6,7 +6,7 @@ from collections import Counter
 from fractions import Fraction
 
 from people import Person
-from schedule import BOND, FEE, STAKE, Schedule
+from schedule import BOND, FEE, PEOPLE, STAKE, Schedule
 from toys import STEPS
 
 from ledger.events import fetch_events
@@ -17,6 +17,10 @@ def check(schedule: Schedule, supply: int) -> None:
     """Raises AssertionError where something is not as it must be. `supply` is the token's before, in wei."""
     _check_lineage(schedule)
     _check_money(schedule, supply)
+
+
+def _same(found: object, wanted: object, what: str) -> None:
+    assert found == wanted, f"{what}: {found} and not {wanted}"
 
 
 def _final_slots(schedule: Schedule) -> list[Slot]:
@@ -39,18 +43,18 @@ def _check_lineage(schedule: Schedule) -> None:
     base = toy.first
     for number in range(task.current_round):
         entry = client.checkpoint(task.number, number)
-        assert entry.parent == base
+        _same(entry.parent, base, f"the base of round {number}")
         if task.parameters.merges:
             counted = client.round(task.number, number).counted_slots
-            assert len(counted) >= task.parameters.quorum
+            assert len(counted) >= task.parameters.quorum, f"round {number} has {counted}"
             for slot in counted:
                 made = client.slot(task.number, number, slot)
-                assert made.status is SlotStatus.FINALISED
-                assert made.state_root == toy.trained(base, slot), f"slot {slot} of round {number}"
+                assert made.status is SlotStatus.FINALISED, f"{made} counted"
+                _same(made.state_root, toy.trained(base, slot), f"slot {slot} of round {number}")
             base = toy.merged(base, counted)
         else:
             base = toy.trained(base, 0)
-        assert entry.state_root == base, f"round {number}"
+        _same(entry.state_root, base, f"the state of round {number}")
 
 
 def pay(terms: TaskParameters, slot: Slot) -> int:
@@ -65,24 +69,25 @@ def _check_money(schedule: Schedule, supply: int) -> None:
     terms = client.task(schedule.task).parameters
     paid: Counter[str] = Counter()
     for slot in _final_slots(schedule):
-        assert slot.steps == (1 if terms.is_merge(slot.slot) else STEPS)
+        _same(slot.steps, 1 if terms.is_merge(slot.slot) else STEPS, "steps")
         paid[slot.worker] += pay(terms, slot)
     names = {"LeaseExpired", "SubmissionFell", "FallAwarded", "BondTaken", "GameSettled"}
-    events = fetch_events(client.web3, client.deployment, names=names, artifacts=client.artifacts)
+    events = list(fetch_events(client.web3, client.deployment, names=names, artifacts=client.artifacts))
     taken, awarded, burned = _taken(events, terms)
     for person in schedule.people:
         account = client.stake_account(person.address)
-        assert account.locked == 0, f"a bond of {person.line.name} is locked: {account}"
-        assert account.staked == STAKE - taken[person.address], person.line.name
-        assert account.credit == paid[person.address] + awarded[person.address], person.line.name
+        name = person.line.name
+        _same(account.locked, 0, f"bonds of {name} that are locked")
+        _same(account.staked, STAKE - taken[person.address], f"the stake of {name}")
+        _same(account.credit, paid[person.address] + awarded[person.address], f"the credit of {name}")
     requester = client.stake_account(client.address)
-    assert client.escrow(schedule.task) == 0
-    assert requester.credit == terms.total_reward - sum(paid.values())
+    _same(client.escrow(schedule.task), 0, "escrow left")
+    _same(requester.credit, terms.total_reward - sum(paid.values()), "what the requester got back")
     totals = client.totals()
-    assert totals.held == totals.staked + totals.owed
-    assert totals.staked == sum(client.stake_account(person.address).staked for person in schedule.people)
-    assert totals.owed == sum(paid.values()) + sum(awarded.values()) + requester.credit
-    assert int(client._token.functions.totalSupply().call()) == supply - burned
+    _same(totals.held, totals.staked + totals.owed, "tokens held")
+    _same(totals.staked, STAKE * PEOPLE - sum(taken.values()), "all stakes")
+    _same(totals.owed, sum(paid.values()) + sum(awarded.values()) + requester.credit, "all that is owed")
+    _same(client._token.functions.totalSupply().call(), supply - burned, "the supply")
     _check_who_lost(schedule.people, events, terms)
 
 
@@ -113,4 +118,4 @@ def _check_who_lost(people: list[Person], events: list[Event], terms: TaskParame
     awards = [event for event in events if event.name == "FallAwarded"]
     assert {str(event.arguments["worker"]) for event in falls} <= cheats, "an honest submission fell"
     assert len(falls) == len(awards), "a bond that fell was not shared out"
-    assert (BOND, FEE) == (terms.bond, terms.lease_fee)
+    assert (terms.bond, terms.lease_fee) == (BOND, FEE)

@@ -16,7 +16,7 @@ from clockwork import Clockwork
 from eth_utils.crypto import keccak
 
 from ledger.anvil import LocalChain
-from ledger.errors import ChainError, ChainUnreachable
+from ledger.errors import ChainUnreachable
 from ledger.rpc import ChainProvider, connect, rpc
 
 # Seconds after which a block is mined although nobody sends anything.
@@ -63,6 +63,7 @@ class Node:
         self._sent: list[tuple[str, str]] = []
         self._marks: list[_Mark] = []
         self._origin = self._latest = 0
+        self._pristine: str | None = None
         # Ahead of this machine's clock, which a node that starts again looks at.
         self._mine(self._time() + _YEARS)
 
@@ -72,7 +73,7 @@ class Node:
         """What is on the chain now is what each schedule begins with."""
         self.chain.save()
         shutil.copyfile(self.chain.directory / "state.gz", self.chain.directory / "pristine.gz")
-        self._pristine = rpc(self._web3, "evm_snapshot")
+        self._pristine = str(rpc(self._web3, "evm_snapshot"))
 
     def begin(self, clock: Clockwork, rng: random.Random) -> None:
         """A schedule: from now on time is the clock's."""
@@ -84,21 +85,24 @@ class Node:
 
     def end(self) -> None:
         """Takes back all that the schedule did."""
-        self.clock, self.down, self.mail = None, False, lambda account: "now"
-        rpc(self._web3, "anvil_dropAllTransactions")
-        with contextlib.suppress(ChainError):
-            if rpc(self._web3, "evm_revert", self._pristine):
-                self._pristine = rpc(self._web3, "evm_snapshot")
-                self._forget()
-                return
-        # It was started again meanwhile, and knows its snapshots no more.
-        self._kill()
+        self.clock, self.mail = None, lambda account: "now"
+        if self._pristine is None:
+            self._begin_anew()
+        else:
+            rpc(self._web3, "anvil_dropAllTransactions")
+            assert rpc(self._web3, "evm_revert", self._pristine), "the node has lost its first snapshot"
+        self._pristine = rpc(self._web3, "evm_snapshot")
+        self._forget()
+
+    def _begin_anew(self) -> None:
+        """A node that was started again knows the snapshots of before no more."""
+        if not self.down:
+            self._kill()
         folder = self.chain.directory
         (folder / "state.previous.gz").unlink(missing_ok=True)
         shutil.copyfile(folder / "pristine.gz", folder / "state.gz")
         self.chain.start()
-        self._pristine = rpc(self._web3, "evm_snapshot")
-        self._forget()
+        self.down = False
 
     # --- what actors ask ---
 
@@ -155,7 +159,7 @@ class Node:
         if saved:
             self.chain.save()
         self._kill()
-        self.down = True
+        self.down, self._pristine = True, None
         self._count("restart")
 
     def start(self) -> str:

@@ -21,8 +21,11 @@ from ledger.types import Task, TaskParameters
 TOKEN = 10**18
 BOND, FEE, REWARD, MERGE_REWARD, STAKE = 6 * TOKEN, TOKEN, 10 * TOKEN, 3 * TOKEN, 100 * TOKEN
 LEASE, WINDOW, DEADLINE = 60, 60, 100
+WORKERS = 4
+EVERYBODY = (*(f"worker {number}" for number in range(WORKERS)), "cheat", "auditor")
+PEOPLE = len(EVERYBODY)
 # Seconds in which things go wrong, and seconds of calm in which everything must end.
-TROUBLE, CALM = 300.0, 6000.0
+TROUBLE, CALM = 300.0, 2000.0
 FAULTS = {
     "kill": 8, "join": 3, "straggler": 3, "partition": 3, "reorganise": 3, "restart": 1, "save": 1,
     "lose": 3, "damage": 3, "withhold": 1,

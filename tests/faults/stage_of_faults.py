@@ -17,7 +17,7 @@ from eth_utils.crypto import keccak
 from line import Line
 from node import Node, QuietChain
 from people import Person, Place
-from schedule import STAKE, TOKEN, Schedule, draw_dice, mail_by
+from schedule import EVERYBODY, STAKE, TOKEN, WORKERS, Schedule, draw_dice, mail_by
 from toys import MERGES, Toy
 
 from ledger.client import LedgerClient
@@ -28,7 +28,6 @@ from ledger.reverts import ErrorDecoder
 from ledger.rpc import connect
 from ledger.tx import TransactionSender
 
-WORKERS = 4
 # Modules of the product that wait by the clock of this machine.
 WAITING = ("ledger.tx", "ledger.reader", "ledger.rpc", "ledger.disputes.client", "trainer.worker.round")
 _LINES = 250
@@ -125,18 +124,14 @@ def open_fault_stage(home: Path, artifacts: dict[str, Artifact]) -> Iterator[Fau
     """A chain with the contracts, and everybody's money on it."""
     with QuietChain(home, 0, block_seconds=86400) as chain:
         node = Node(chain)
-        for name in _everybody():
+        for name in ("requester", *EVERYBODY):
             chain.set_balance(wallet(name).address, 1000 * TOKEN)
         web3 = connect(chain.rpc_url)
         sender = TransactionSender(web3, wallet("requester"), errors=ErrorDecoder(artifacts))
         deployment = deploy(web3, sender, parameters=LOCAL_PARAMETERS)
         stage = FaultStage(node, deployment, artifacts, LOCAL_PARAMETERS.token_supply)
-        for name in _everybody()[1:]:
+        for name in EVERYBODY:
             stage.client("requester").transfer_token(wallet(name).address, STAKE)
             stage.client(name).stake(STAKE)
         node.settle()
         yield stage
-
-
-def _everybody() -> list[str]:
-    return ["requester", *(f"worker {number}" for number in range(WORKERS)), "cheat", "auditor"]
