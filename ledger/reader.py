@@ -107,6 +107,26 @@ class LedgerReader:
             state_root=bytes(root),
         )
 
+    def leases(self, worker: str) -> list[Slot]:
+        """Slots of any task and round that are leased to `worker`, by the log of its claims; also where they ran out.
+
+        Raises:
+            ChainError: the node does not keep logs that far back.
+        """
+        running: set[tuple[Any, ...]] = set()
+        for event in fetch_events(
+            self.web3,
+            self.deployment,
+            names={"SlotClaimed", "Submitted", "LeaseExpired"},
+            topics=[None, None, bytes(12) + bytes.fromhex(worker[2:])],
+            artifacts=self.artifacts,
+        ):
+            place = tuple(event.arguments[name] for name in ("task", "round", "slot", "attempt"))
+            (running.add if event.name == "SlotClaimed" else running.discard)(place)
+        slots = [(self.slot(task, number, slot), attempt) for task, number, slot, attempt in sorted(running)]
+        # The chain may have been reorganised between the log and this.
+        return [slot for slot, attempt in slots if (slot.status, slot.attempt) == (SlotStatus.LEASED, attempt)]
+
     def next_attempt(self, task: int, round_number: int, slot: int = 0) -> int:
         """The attempt that a claim would have to name now; counts a lease that ran out as expired."""
         return int(self._read(self._ledger.functions.nextAttempt(task, round_number, slot), task=task))

@@ -29,11 +29,9 @@ from trainer.worker.policy import WorkerOptions
 from trainer.worker.session import make_worker, worker_folder, worker_lock
 from trainer.worker.workshop import Identity
 
-POLL = 10.0
-
 
 class CheatsEngine:
-    """Wrong in the last bit of each loss that it evaluates. It says that it is the reference: nobody repeats its runs."""
+    """Wrong in the last bit of each loss that it evaluates. It says that it is the reference: no run is repeated."""
 
     is_reference = True
 
@@ -82,6 +80,7 @@ class Person:
     wallet: Wallet
     place: Place
     line: Line
+    poll: float
     actor: Actor | None = None
     joined: bool = False
     starts: int = 0
@@ -131,8 +130,8 @@ class Person:
                     deployment_block=place.deployment.block_hash,
                 ),
                 options=WorkerOptions(
-                    poll_seconds=POLL,
-                    turn_seconds=POLL,
+                    poll_seconds=self.poll,
+                    turn_seconds=self.poll,
                     snapshot_seconds=0.0,
                     attention_seconds=0.0,
                     exit_when_done=True,
@@ -161,7 +160,7 @@ class Person:
             client,
             source,
             owner=self.address,
-            options=AuditOptions(poll_seconds=POLL, turn_seconds=POLL, exit_when_done=True),
+            options=AuditOptions(poll_seconds=self.poll, turn_seconds=self.poll, exit_when_done=True),
             reporter=Scribe(self.line),
             stop=VirtualStop(place.clock),
             clock=lambda: place.clock.now,

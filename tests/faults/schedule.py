@@ -20,16 +20,30 @@ from ledger.types import Task, TaskParameters
 
 TOKEN = 10**18
 BOND, FEE, REWARD, MERGE_REWARD, STAKE = 6 * TOKEN, TOKEN, 10 * TOKEN, 3 * TOKEN, 100 * TOKEN
-LEASE, WINDOW, DEADLINE = 60, 60, 100
+LEASE, DEADLINE = 60, 100
 WORKERS = 4
 EVERYBODY = (*(f"worker {number}" for number in range(WORKERS)), "cheat", "auditor")
 PEOPLE = len(EVERYBODY)
-# Seconds in which things go wrong, and seconds of calm in which everything must end.
-TROUBLE, CALM = 300.0, 2000.0
+# Seconds of calm in which everything must end.
+CALM = 4000.0
 FAULTS = {
     "kill": 8, "join": 3, "straggler": 3, "partition": 3, "reorganise": 3, "restart": 1, "save": 1,
     "lose": 3, "damage": 3, "withhold": 1,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: in which things go wrong, of a challenge window, and between two looks at the chain."""
+
+    trouble: float
+    window: int
+    poll: float
+
+
+QUIET = Pace(240.0, 60, 12.0)
+# Who challenges must come back, and say it again after a reorganisation, while the window is open.
+DISPUTED = Pace(160.0, 300, 25.0)
 
 
 @dataclass
@@ -41,6 +55,7 @@ class Schedule:
     place: Place
     requester: LedgerClient
     people: list[Person]
+    pace: Pace
     rng: random.Random
     dice: Dice
     counts: Counter[str]
@@ -83,10 +98,11 @@ class Schedule:
             bond=BOND,
             lease_fee=FEE,
             lease_seconds=LEASE,
-            challenge_window=WINDOW,
+            challenge_window=self.pace.window,
             **(merges if slots > 1 else {}),
         )
         self.task = self.requester.post_task(terms, "")
+        self.place.node.save()
         self.say("requester", f"posted {self.toy.kind}, {rounds} rounds, quorum {merges['quorum']} of {slots}")
 
     # --- while things go wrong ---
@@ -96,13 +112,13 @@ class Schedule:
         first, *later = self.people
         first.start()
         for person in later:
-            when = self.rng.choice((0.0, self.rng.uniform(0, TROUBLE)))
+            when = self.rng.choice((0.0, self.rng.uniform(0, self.pace.trouble)))
             self.clock.at(when, person.start)
         for _ in range(self.rng.randint(5, 14)):
             fault = self.rng.choices(list(FAULTS), list(FAULTS.values()))[0]
-            self.clock.at(self.rng.uniform(0, TROUBLE), getattr(self, fault))
+            self.clock.at(self.rng.uniform(0, self.pace.trouble), getattr(self, fault))
         if self.closes:
-            self.clock.at(self.rng.uniform(20, TROUBLE), self.close_task)
+            self.clock.at(self.rng.uniform(20, self.pace.trouble), self.close_task)
 
     def kill(self) -> None:
         """A process dies at one of its next calls, more often than not around a transaction; and comes back later."""
@@ -212,10 +228,10 @@ class Schedule:
     def play(self) -> bool:
         """Plays it. False where it does not end."""
         self.arrange()
-        self.clock.run(until=lambda: False, limit=TROUBLE)
-        self.clock.now = max(self.clock.now, TROUBLE)
+        self.clock.run(until=lambda: False, limit=self.pace.trouble)
+        self.clock.now = max(self.clock.now, self.pace.trouble)
         self.calm()
-        return self.clock.run(until=self._is_over, limit=TROUBLE + CALM)
+        return self.clock.run(until=self._is_over, limit=self.pace.trouble + CALM)
 
     def _is_over(self) -> bool:
         return all(not person.running for person in self.people if person.kind != "cheat")

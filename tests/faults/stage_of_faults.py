@@ -17,7 +17,7 @@ from eth_utils.crypto import keccak
 from line import Line
 from node import Node, QuietChain
 from people import Person, Place
-from schedule import EVERYBODY, STAKE, TOKEN, WORKERS, Schedule, draw_dice, mail_by
+from schedule import DISPUTED, EVERYBODY, QUIET, STAKE, TOKEN, WORKERS, Schedule, draw_dice, mail_by
 from toys import MERGES, Toy
 
 from ledger.client import LedgerClient
@@ -70,7 +70,7 @@ class FaultStage:
             with contextlib.ExitStack() as patched:
                 for module in WAITING:
                     patched.enter_context(mock.patch(f"{module}.time", VirtualTime(clock)))
-                schedule.post(schedule.rng.randint(1, 3))
+                schedule.post(schedule.rng.randint(1, 2 if schedule.pace is DISPUTED else 3))
                 ended = schedule.play()
             schedule.counts.update(self.node.counts)
             self._judge(schedule, ended)
@@ -91,6 +91,7 @@ class FaultStage:
     def _drawn(self, seed: int, folder: Path, clock: Clockwork) -> Schedule:
         rng = random.Random(seed)
         kind = rng.choice(list(MERGES))
+        cheats = rng.random() < 0.2
         place = Place(self.node, self.deployment, self.artifacts, folder, clock)
         schedule = Schedule(
             seed=seed,
@@ -98,19 +99,20 @@ class FaultStage:
             place=place,
             requester=self.client("requester"),
             people=[],
+            pace=DISPUTED if cheats else QUIET,
             rng=rng,
             dice=draw_dice(rng),
             counts=Counter(),
             trace=[],
         )
         kinds = ["worker"] * rng.randint(2, WORKERS)
-        if rng.random() < 0.3:
+        if cheats:
             kinds += ["cheat", "auditor"]
         schedule.closes = rng.random() < 0.12
         for number, each in enumerate(kinds):
             name = each if each != "worker" else f"worker {number}"
             line = Line(name, clock, random.Random(seed * 100 + number), schedule.dice, schedule.counts, schedule.say)
-            schedule.people.append(Person(each, wallet(name), place, line))
+            schedule.people.append(Person(each, wallet(name), place, line, schedule.pace.poll))
         return schedule
 
     def _report(self, schedule: Schedule, problem: AssertionError) -> str:

@@ -1,4 +1,4 @@
-"""Random schedules of joins, kills, delays, reorganisations and restarts: each ends with the right lineage and money."""
+"""Random schedules of joins, kills, delays, reorganisations and restarts: each ends with the right states and pay."""
 
 from __future__ import annotations
 

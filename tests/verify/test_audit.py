@@ -15,7 +15,14 @@ from plain_truth import PlainSegment
 from worlds import LONG, World, world
 
 from ledger.disputes.positions import Outcome
-from ledger.errors import BlobMissing, ChainUnreachable, ContractReverted, DataError, ResourceError
+from ledger.errors import (
+    BlobMissing,
+    ChainUnreachable,
+    ContractReverted,
+    DataError,
+    ResourceError,
+    TransactionFailed,
+)
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
 from trainer.verify.audit import AuditOptions, Auditor
@@ -222,6 +229,19 @@ def test_run_right_round_is_closed_after_its_window(scene: Scene) -> None:
     scene.auditor(once=False, exit_when_done=True).run()
     assert scene.ledger.finalised == [1]
     assert scene.ledger.now > scene.ledger.slots[(1, 0)].deadline
+
+
+def test_run_goes_on_where_another_closed_the_round_a_moment_before(scene: Scene) -> None:
+    scene.ledger.post(DEFENDER, scene.true)
+    finalise = scene.ledger.finalise
+
+    def be_late(*place: int, **named: Any) -> None:
+        finalise(*place, **named)
+        raise TransactionFailed("0x00", "TrainingLedger.finalise was mined in block 9 and reverted.")
+
+    scene.ledger.finalise = be_late  # type: ignore[method-assign]  # the simulation saw the round still open
+    scene.auditor(once=False, exit_when_done=True).run()
+    assert scene.ledger.finalised == [1]
 
 
 @pytest.mark.parametrize("landed", [False, True])

@@ -15,7 +15,15 @@ from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
 from ledger.disputes.moves import Opening
 from ledger.disputes.positions import Outcome
-from ledger.errors import ChainError, ContractReverted, InsufficientFunds, MachineFault, ResourceError, TrainledgerError
+from ledger.errors import (
+    ChainError,
+    ContractReverted,
+    InsufficientFunds,
+    MachineFault,
+    ResourceError,
+    TrainledgerError,
+    TransactionFailed,
+)
 from ledger.types import Slot, SlotStatus
 from trainer.dispute.player import GameChain, Player, TruthSource
 from trainer.dispute.segments import Segment
@@ -344,7 +352,7 @@ class Auditor:
             self._chain.finalise(
                 slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root, slot=slot.slot
             )
-        except ContractReverted:
+        except (ContractReverted, TransactionFailed):
             # Somebody was faster, or a dispute was opened, or a merge waits for its inputs: the next look shows which.
             return False
         self._reporter.say("finalised", f"Finalised {view.name}.", task=slot.task, round=slot.round, slot=slot.slot)
