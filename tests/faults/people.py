@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from clockwork import Actor, Clockwork
@@ -25,6 +26,7 @@ from trainer.dispute.segments import SegmentSource
 from trainer.engine.engines import Engine, Run
 from trainer.program.exact import BuiltProgram, Role
 from trainer.verify.audit import AuditOptions, Auditor
+from trainer.worker.lease import LeaseWatch
 from trainer.worker.policy import WorkerOptions
 from trainer.worker.session import make_worker, worker_folder, worker_lock
 from trainer.worker.workshop import Identity
@@ -55,6 +57,33 @@ class CheatsRun:
         state = self._inner.state()
         state[0].view(torch.int32)[0] ^= 1
         return state
+
+
+class SteppedWatch(LeaseWatch):
+    """Looks whenever training asks and the time has come: a thread of its own would not be the same twice."""
+
+    clock: ClassVar[Clockwork]
+
+    def __init__(self, *given: Any, poll_seconds: float, **named: Any) -> None:
+        super().__init__(*given, poll_seconds=poll_seconds, **named)
+        self._looked_at = self.clock.now
+
+    def __enter__(self) -> SteppedWatch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    @property
+    def problem(self) -> str | None:
+        if self._found is None and self.clock.now >= self._looked_at + self._pause:
+            self._looked_at = self.clock.now
+            self.look()
+        return self._found
+
+    @problem.setter
+    def problem(self, found: str | None) -> None:
+        self._found = found
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Schedule:
         for person in later:
             when = self.rng.choice((0.0, self.rng.uniform(0, self.pace.trouble)))
             self.clock.at(when, person.start)
-        for _ in range(self.rng.randint(5, 14)):
+        for _ in range(self.rng.randint(6, 18)):
             fault = self.rng.choices(list(FAULTS), list(FAULTS.values()))[0]
             self.clock.at(self.rng.uniform(0, self.pace.trouble), getattr(self, fault))
         if self.closes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from clockwork import Clockwork, VirtualTime
 from eth_utils.crypto import keccak
 from line import Line
 from node import Node, QuietChain
-from people import Person, Place
+from people import Person, Place, SteppedWatch
 from schedule import DISPUTED, EVERYBODY, QUIET, STAKE, TOKEN, WORKERS, Schedule, draw_dice, mail_by
 from toys import MERGES, Toy
 
@@ -70,6 +71,8 @@ class FaultStage:
             with contextlib.ExitStack() as patched:
                 for module in WAITING:
                     patched.enter_context(mock.patch(f"{module}.time", VirtualTime(clock)))
+                patched.enter_context(mock.patch("trainer.worker.round.LeaseWatch", SteppedWatch))
+                SteppedWatch.clock = clock
                 schedule.post(schedule.rng.randint(1, 2 if schedule.pace is DISPUTED else 3))
                 ended = schedule.play()
             schedule.counts.update(self.node.counts)
@@ -82,9 +85,8 @@ class FaultStage:
         return schedule
 
     def _judge(self, schedule: Schedule, ended: bool) -> None:
-        for person in schedule.people:
-            outcome = person.actor.outcome if person.actor is not None else None
-            assert outcome is None, f"{person.line.name} ended with {outcome!r}"
+        for actor in schedule.clock.actors:
+            assert actor.outcome is None, f"{actor.name} ended with {actor.outcome!r}\n{_traceback(actor.outcome)}"
         assert ended, f"it does not end: {[one.line.name for one in schedule.people if one.running]} still run"
         check(schedule, self.supply)
 
@@ -119,6 +121,10 @@ class FaultStage:
         lines = schedule.trace if len(schedule.trace) <= _LINES else ["…", *schedule.trace[-_LINES:]]
         again = f"pytest 'tests/faults/test_schedules.py::test_schedule[{schedule.seed}]'"
         return "\n".join([f"{problem}", *lines, f"{problem}", f"This one alone: {again}"])
+
+
+def _traceback(error: BaseException | None) -> str:
+    return "".join(traceback.format_exception(error)) if error is not None else ""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
@@ -265,6 +266,30 @@ def test_run_killed_around_the_challenge_goes_on(scene: Scene, landed: bool) -> 
     assert len(scene.ledger.views) == landed
     assert scene.auditor().run().won == [1]
     assert scene.ledger.staked[AUDITOR] == 99 * BOND  # one bond, not two
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_run_challenge_that_a_reorganisation_took_back_is_made_again(scene: Scene, taken: bool) -> None:
+    """Also where its number is somebody else's game now."""
+    wrong, other = scene.wrong_task(), scene.ledger.post(DEFENDER, scene.true)
+    lost: list[int] = []
+
+    def reorganise() -> None:
+        if not lost and scene.ledger.views:
+            lost.extend(scene.ledger.views)
+            view = scene.ledger.views.pop(1)
+            scene.ledger.staked[AUDITOR] += BOND
+            if taken:
+                matter = dataclasses.replace(view.position.matter, task=other, defender=DEFENDER, challenger=DEFENDER)
+                scene.ledger.open(matter, [bytes([at]) * 32 for at in range(4)])
+
+    scene.waiting = reorganise
+    liar, scene.liars = scene.liars, []  # nobody moves before the reorganisation
+    summary = scene.auditor().run()
+    assert (lost, liar[0].running) == ([1], frozenset())
+    assert [summary.won, summary.lost] == [[1 + taken], []]
+    assert [one["game"] for one in scene.said("challenged")] == [1, 1 + taken]
+    assert scene.ledger.slots[(wrong, 0)].status is SlotStatus.OPEN
 
 
 def test_run_only_the_named_task(scene: Scene) -> None:

@@ -220,8 +220,13 @@ class Auditor:
             return False
         key = _key(slot)
         retry = self._retries.get(key)
-        due = key not in self._known if retry is None else self._clock() >= retry.at
+        due = key not in self._known or self._lost_challenge(key) if retry is None else self._clock() >= retry.at
         return due and self._chain.chain_time() <= slot.deadline
+
+    def _lost_challenge(self, key: _Key) -> bool:
+        """Whether a submission that is still there was challenged, and the chain has lost the game about it."""
+        game = self._known[key].game
+        return game is not None and game not in self._games and game not in self.summary.lost
 
     def _audit(self, view: SlotView) -> None:
         """Replays a submission that was not replayed before, and challenges it if it is wrong."""
@@ -367,13 +372,30 @@ class Auditor:
         return Segment.of_slot(view.task, slot, base)
 
     def _note_ends(self) -> None:
-        for game in sorted(self._games - self._player.running):
-            outcome = self._chain.view(game).outcome
+        """Notes which games have ended; one that a reorganisation took back is forgotten, and opened again."""
+        for game in sorted(self._games):
+            outcome = self._outcome(game)
+            if outcome is None:
+                self._games.discard(game)
+                continue
             if outcome is Outcome.RUNNING:
                 continue
             self._games.discard(game)
             if outcome is not Outcome.VOID:
                 (self.summary.won if outcome is Outcome.CHALLENGER_WON else self.summary.lost).append(game)
+
+    def _outcome(self, game: int) -> Outcome | None:
+        """How a game of this auditor stands; None where there is none, or its number is another game's now."""
+        try:
+            view = self._chain.view(game)
+        except ContractReverted as refusal:
+            if refusal.error != "NoSuchGame":
+                raise
+            return None
+        matter = view.position.matter
+        about = next((found.slot for found in self._known.values() if found.game == game), None)
+        same = about is None or (matter.task, matter.round, matter.slot, matter.attempt) == _key(about)[:4]
+        return view.outcome if same and matter.challenger.lower() == self._owner.lower() else None
 
     def _may_leave(self) -> bool:
         if self._player.running or self._games or (self._member is not None and self._member.waits):
