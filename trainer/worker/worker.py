@@ -209,9 +209,9 @@ class Worker:
             number, current = view.task.number, view.task.current_round
             for at in [at for at in self._waiting if at[0] == number]:
                 done = self._waiting[at]
-                slot = view.slots[done.slot]
-                stands = slot.state_root == done.state_root
-                if current > done.round or (stands and slot.status is SlotStatus.FINALISED):
+                slot = self._chain.slot(*at) if current > done.round else view.slots[done.slot]
+                stands = slot.state_root == done.state_root and mine(slot, self._worker)
+                if stands and slot.status is SlotStatus.FINALISED:
                     self._ended(view, done)
                 elif slot.status is not SlotStatus.SUBMITTED or not stands:
                     del self._waiting[at]
