@@ -27,8 +27,8 @@ PEOPLE = len(EVERYBODY)
 # Seconds of calm in which everything must end.
 CALM = 4000.0
 FAULTS = {
-    "kill": 8, "join": 3, "straggler": 3, "partition": 3, "reorganise": 3, "restart": 1, "save": 1,
-    "lose": 3, "damage": 3, "withhold": 1,
+    "kill": 8, "join": 3, "straggler": 3, "partition": 3, "reorganise": 4, "restart": 1, "save": 1,
+    "lose": 4, "damage": 3, "withhold": 1,
 }  # fmt: skip
 
 

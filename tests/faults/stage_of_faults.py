@@ -95,7 +95,7 @@ class FaultStage:
     def _drawn(self, seed: int, folder: Path, clock: Clockwork) -> Schedule:
         rng = random.Random(seed)
         kind = rng.choice(list(MERGES))
-        cheats = rng.random() < 0.2
+        cheats = rng.random() < 0.15
         place = Place(self.node, self.deployment, self.artifacts, folder, clock)
         schedule = Schedule(
             seed=seed,
@@ -109,7 +109,7 @@ class FaultStage:
             counts=Counter(),
             trace=[],
         )
-        kinds = ["worker"] * rng.randint(2, WORKERS)
+        kinds = ["worker"] * rng.randint(2, 2 if cheats else WORKERS)
         if cheats:
             kinds += ["cheat", "auditor"]
         schedule.closes = rng.random() < 0.12
