@@ -80,8 +80,6 @@ def _check_money(schedule: Schedule, supply: int) -> None:
         _same(account.locked, 0, f"bonds of {name} that are locked")
         _same(account.staked, STAKE - taken[person.address], f"the stake of {name}")
         _same(account.credit, paid[person.address] + awarded[person.address], f"the credit of {name}")
-        if person.starts == 1 and person.earned:
-            _same(person.earned, [paid[person.address]], f"what {name} says that it has earned")
     requester = client.stake_account(client.address)
     _same(client.escrow(schedule.task), 0, "escrow left")
     _same(requester.credit, terms.total_reward - sum(paid.values()), "what the requester got back")
@@ -91,6 +89,9 @@ def _check_money(schedule: Schedule, supply: int) -> None:
     _same(totals.owed, sum(paid.values()) + sum(awarded.values()) + requester.credit, "all that is owed")
     _same(client._token.functions.totalSupply().call(), supply - burned, "the supply")
     _check_who_lost(schedule.people, events, terms)
+    for person in schedule.people:
+        if person.starts == 1 and person.earned:
+            _same(person.earned, [paid[person.address]], f"what {person.line.name} says that it has earned")
 
 
 def _taken(events: list[Event], terms: TaskParameters) -> tuple[Counter[str], Counter[str], int]:

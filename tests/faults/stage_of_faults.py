@@ -95,7 +95,7 @@ class FaultStage:
     def _drawn(self, seed: int, folder: Path, clock: Clockwork) -> Schedule:
         rng = random.Random(seed)
         kind = rng.choice(list(MERGES))
-        cheats = rng.random() < 0.15
+        cheats = rng.random() < 0.1
         place = Place(self.node, self.deployment, self.artifacts, folder, clock)
         schedule = Schedule(
             seed=seed,
