@@ -9,7 +9,7 @@ from typing import Any
 from web3 import Web3
 from web3.contract import Contract
 from web3.contract.contract import ContractFunction
-from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception
+from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3Exception
 
 from ledger.compile import Artifact, compile_contracts
 from ledger.deploy import Deployment
@@ -308,6 +308,16 @@ class LedgerReader:
         """Time of the newest block, Unix seconds: what leases and windows are measured by."""
         self._wait_for_node()
         return int(self.web3.eth.get_block("latest")["timestamp"])
+
+    def block_hash(self, number: int) -> bytes:
+        """Hash of a block; no bytes where the chain has none of that number (any more)."""
+        self._wait_for_node()
+        try:
+            return bytes(self.web3.eth.get_block(number)["hash"])
+        except BlockNotFound:
+            return b""
+        except Web3Exception as problem:
+            raise ChainError(f"The node at {endpoint(self.web3)} refuses block {number}: {problem}.") from problem
 
     def block_number(self) -> int:
         """Number of the newest block."""

@@ -44,6 +44,8 @@ class Books:
     credit: dict[str, int] = field(default_factory=dict)
     burned: int = 0
     block: int = 1
+    branch: int = 0
+    forked_at: int = 0
     now: int = 1_000_000
 
 
@@ -72,9 +74,10 @@ class FakeLedger:
 
     def restore(self, books: Books) -> None:
         """Takes back everything since `save`, as a restarted chain does; time does not go back."""
-        now = self.books.now
+        now, branch = self.books.now, self.books.branch
         self.books = copy.deepcopy(books)
         self.books.now = max(now, books.now)
+        self.books.branch, self.books.forked_at = branch + 1, books.block
 
     def advance(self, seconds: float) -> None:
         self.books.now += max(1, round(seconds))
@@ -195,6 +198,10 @@ class FakeChain:
 
     def chain_time(self) -> int:
         return self.ledger.read().now
+
+    def block_hash(self, number: int, /) -> bytes:
+        books = self.ledger.read()
+        return f"{number} {books.branch if number > books.forked_at else ''}".encode() if number <= books.block else b""
 
     def block_number(self) -> int:
         return self.ledger.read().block

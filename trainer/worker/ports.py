@@ -49,6 +49,10 @@ class ChainReader(Protocol):
 
     def block_number(self) -> int: ...
 
+    def block_hash(self, number: int, /) -> bytes:
+        """No bytes where the chain has no such block."""
+        ...
+
     def store_url(self, task: int, /) -> str: ...
 
 
