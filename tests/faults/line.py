@@ -35,6 +35,11 @@ class Dice:
     stall: float = 0.0
     mail: dict[str, float] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """No more faults."""
+        self.lost_read = self.lost_send = self.lost_store = self.stall = 0.0
+        self.mail = {}
+
 
 @dataclass
 class Line:

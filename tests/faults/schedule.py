@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from clockwork import Clockwork
-from line import Dice, Line
+from line import Dice
 from people import Person, Place
 from toys import STEPS, Toy
 
 from ledger.client import LedgerClient
-from ledger.types import Task, TaskParameters
+from ledger.types import TaskParameters
 
 TOKEN = 10**18
 BOND, FEE, REWARD, MERGE_REWARD, STAKE = 6 * TOKEN, TOKEN, 10 * TOKEN, 3 * TOKEN, 100 * TOKEN
@@ -68,10 +68,6 @@ class Schedule:
     def clock(self) -> Clockwork:
         return self.place.clock
 
-    @property
-    def parameters(self) -> TaskParameters:
-        return self.requester.task(self.task).parameters
-
     def say(self, who: str, what: str) -> None:
         self.trace.append(f"{self.clock.now:8.1f} {who:10} {what}")
 
@@ -121,7 +117,7 @@ class Schedule:
             self.clock.at(self.rng.uniform(20, self.pace.trouble), self.close_task)
 
     def kill(self) -> None:
-        """A process dies at one of its next calls, more often than not around a transaction; and comes back later."""
+        """A process dies at one of its next calls, in one of three cases around a transaction, and comes back later."""
         alive = [person for person in self.people if person.running]
         if not alive:
             return
@@ -131,7 +127,7 @@ class Schedule:
         self.clock.at(self.clock.now + self.rng.uniform(5, 150), person.start)
 
     def join(self) -> None:
-        """A process that is not running starts; what does not wait for its turn is a crash's end."""
+        """Whoever is not there yet, or died, starts now."""
         resting = [person for person in self.people if not person.running]
         if resting:
             self.rng.choice(resting).start()
@@ -216,7 +212,7 @@ class Schedule:
         self.back()
         node = self.place.node
         node.mail = lambda account: "now"
-        self.dice.__init__()  # type: ignore[misc]  # all chances are 0 again
+        self.dice.clear()
         for aside, path in self.withheld:
             shutil.move(aside, path)
         for person in self.people:
@@ -264,6 +260,3 @@ def mail_by(dice: Dice, rng: random.Random) -> Callable[[str], str]:
         return "now"
 
     return fate
-
-
-__all__ = ["BOND", "FEE", "STAKE", "Line", "Schedule", "Task", "draw_dice", "mail_by"]
