@@ -112,7 +112,10 @@ class Node:
             return self._post(account, params[0])
         key = json.dumps([method, params], default=_plain)
         if key not in self._answers:
-            self._answers[key] = json.dumps(self._ask(method, params))
+            answer = self._ask(method, params)
+            if "result" not in answer:
+                return answer
+            self._answers[key] = json.dumps(answer)
         return json.loads(self._answers[key])
 
     def refuse(self) -> ChainUnreachable:

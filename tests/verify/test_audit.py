@@ -301,6 +301,26 @@ def test_run_only_the_named_task(scene: Scene) -> None:
         scene.auditor(only_task=7).run()
 
 
+@pytest.mark.parametrize("often", [1, 3, 4])
+def test_run_contradictions_of_a_reorganisation_pass(scene: Scene, often: int) -> None:
+    """A task may be gone between two reads; where it stays gone, that is an error."""
+    scene.ledger.post(DEFENDER, scene.true)
+    right, left = scene.ledger.task_count, [often]
+
+    def odd() -> int:
+        if left[0]:
+            left[0] -= 1
+            raise reverted("getSlot", "UnknownTask", task=1)
+        return right()
+
+    scene.ledger.task_count = odd  # type: ignore[method-assign]  # the fault under test
+    if often < 4:
+        assert [one.finding for one in scene.auditor().run().audited] == ["agrees"]
+    else:
+        with pytest.raises(ContractReverted):
+            scene.auditor().run()
+
+
 def test_run_outage_is_waited_for(scene: Scene) -> None:
     scene.ledger.post(DEFENDER, scene.true)
     scene.sources.missing[1] = ChainUnreachable("http://x", "refused")

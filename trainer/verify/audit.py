@@ -31,7 +31,7 @@ from trainer.dispute.solver import opening_points
 from trainer.dispute.values import Concede, Truth
 from trainer.verify.committee import CommitteeMember
 from trainer.verify.watch import SlotView, Watch
-from trainer.worker.lease import LONGEST_PAUSE, is_outage
+from trainer.worker.lease import LONGEST_PAUSE, ODD_ANSWERS, is_outage
 from trainer.worker.policy import mine
 from trainer.worker.progress import Reporter
 from trainer.worker.stop import Interrupted, Stop, Terminated
@@ -174,20 +174,22 @@ class Auditor:
             ResourceError: disk or memory ran out.
             ContractReverted: the task that the options name does not exist.
         """
-        pause, silent = self._options.poll_seconds, False
+        pause, silent, odd = self._options.poll_seconds, False, 0
         while True:
             if self._stop.requested:
                 raise self._stop.error(remedy=RESUME)
             try:
                 acted, leave = self._turn()
             except ChainError as error:
-                if not is_outage(error):
+                odd = odd + 1 if isinstance(error, ContractReverted) else 0
+                if not is_outage(error) and not 0 < odd < ODD_ANSWERS:
                     raise
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
                 silent, pause = True, min(LONGEST_PAUSE, pause * 2)
                 self._stop.wait(pause)
                 continue
+            odd = 0
             if silent:
                 self._reporter.say("chain-back", "The chain answers again.")
                 silent, pause = False, self._options.poll_seconds

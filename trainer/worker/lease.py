@@ -14,6 +14,8 @@ from trainer.worker.progress import Reporter, duration
 
 # While the chain does not answer it is asked ever less often, up to this many seconds apart.
 LONGEST_PAUSE = 15.0
+# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
+ODD_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from ledger.ticket import Ticket
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
 from trainer.worker.board import Board, TaskView
-from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
+from trainer.worker.lease import LONGEST_PAUSE, ODD_ANSWERS, Lease, is_outage
 from trainer.worker.policy import (
     Reason,
     TaskFacts,
@@ -46,8 +46,6 @@ _RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase", "Rou
 # Why a task is left alone whose data are not to be had: a fault, where all other reasons are choices or turns.
 _UNFETCHED = frozenset({"materials", "store"})
 _TICKET_PIECE_SECONDS = 20.0
-# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
-_ODD_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +131,7 @@ class Worker:
                 continue
             except ChainError as error:
                 odd = odd + 1 if isinstance(error, ContractReverted) else 0
-                if not is_outage(error) and not 0 < odd < _ODD_ANSWERS:
+                if not is_outage(error) and not 0 < odd < ODD_ANSWERS:
                     raise
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
