@@ -59,6 +59,7 @@ class Node:
         self.counts: dict[str, int] = {}
         self._line = http.client.HTTPConnection("127.0.0.1", chain.port, timeout=30)
         self._answers: dict[str, Any] = {}
+        self._decoded: dict[str, tuple[Any]] = {}
         self._sent: list[tuple[str, str]] = []
         self._marks: list[_Mark] = []
         self._origin = self._latest = 0
@@ -117,6 +118,17 @@ class Node:
                 return answer
             self._answers[key] = json.dumps(answer)
         return json.loads(self._answers[key])
+
+    def decoded(self, key: str) -> tuple[Any] | None:
+        """What a read gave since the chain last changed, if anybody has asked; as `answer` otherwise."""
+        if self.down:
+            raise self.refuse()
+        self._keep_time()
+        return self._decoded.get(key)
+
+    def remember(self, key: str, value: object) -> None:
+        """Keeps what a read gave."""
+        self._decoded[key] = (value,)
 
     def refuse(self) -> ChainUnreachable:
         """What a connection that breaks gives."""
@@ -244,6 +256,7 @@ class Node:
 
     def _changed(self) -> None:
         self._answers.clear()
+        self._decoded.clear()
 
     def _count(self, fault: str) -> None:
         self.counts[fault] = self.counts.get(fault, 0) + 1

@@ -395,9 +395,9 @@ class Auditor:
                 raise
             return None
         matter = view.position.matter
-        about = next((found.slot for found in self._known.values() if found.game == game), None)
-        same = about is None or (matter.task, matter.round, matter.slot, matter.attempt) == _key(about)[:4]
-        return view.outcome if same and matter.challenger.lower() == self._owner.lower() else None
+        place = (matter.task, matter.round, matter.slot, matter.attempt)
+        ours = any(_key(found.slot)[:4] == place for found in self._known.values() if found.game == game)
+        return view.outcome if ours and matter.challenger.lower() == self._owner.lower() else None
 
     def _may_leave(self) -> bool:
         if self._player.running or self._games or (self._member is not None and self._member.waits):
