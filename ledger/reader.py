@@ -9,7 +9,7 @@ from typing import Any
 from web3 import Web3
 from web3.contract import Contract
 from web3.contract.contract import ContractFunction
-from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception
+from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3Exception
 
 from ledger.compile import Artifact, compile_contracts
 from ledger.deploy import Deployment
@@ -106,6 +106,26 @@ class LedgerReader:
             generation=generation,
             state_root=bytes(root),
         )
+
+    def leases(self, worker: str) -> list[Slot]:
+        """Slots of any task and round that are leased to `worker`, by the log of its claims; also where they ran out.
+
+        Raises:
+            ChainError: the node does not keep logs that far back.
+        """
+        running: set[tuple[Any, ...]] = set()
+        for event in fetch_events(
+            self.web3,
+            self.deployment,
+            names={"SlotClaimed", "Submitted", "LeaseExpired"},
+            topics=[None, None, bytes(12) + bytes.fromhex(worker[2:])],
+            artifacts=self.artifacts,
+        ):
+            place = tuple(event.arguments[name] for name in ("task", "round", "slot", "attempt"))
+            (running.add if event.name == "SlotClaimed" else running.discard)(place)
+        slots = [(self.slot(task, number, slot), attempt) for task, number, slot, attempt in sorted(running)]
+        # The chain may have been reorganised between the log and this.
+        return [slot for slot, attempt in slots if (slot.status, slot.attempt) == (SlotStatus.LEASED, attempt)]
 
     def next_attempt(self, task: int, round_number: int, slot: int = 0) -> int:
         """The attempt that a claim would have to name now; counts a lease that ran out as expired."""
@@ -288,6 +308,16 @@ class LedgerReader:
         """Time of the newest block, Unix seconds: what leases and windows are measured by."""
         self._wait_for_node()
         return int(self.web3.eth.get_block("latest")["timestamp"])
+
+    def block_hash(self, number: int) -> bytes:
+        """Hash of a block; no bytes where the chain has none of that number (any more)."""
+        self._wait_for_node()
+        try:
+            return bytes(self.web3.eth.get_block(number)["hash"])
+        except BlockNotFound:
+            return b""
+        except Web3Exception as problem:
+            raise ChainError(f"The node at {endpoint(self.web3)} refuses block {number}: {problem}.") from problem
 
     def block_number(self) -> int:
         """Number of the newest block."""

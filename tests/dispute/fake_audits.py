@@ -78,6 +78,9 @@ class FakeAudits(FakeGames):
             heldout_loss=0,
         )
 
+    def block_hash(self, number: int, /) -> bytes:
+        return str(number).encode()
+
     def block_number(self) -> int:
         return self.now
 

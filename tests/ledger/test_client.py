@@ -254,6 +254,12 @@ def test_chain_time_moves_with_the_chain(worker: LedgerClient, chain: LocalChain
     assert worker.block_number() >= 1
 
 
+def test_block_hash_is_empty_beyond_the_chain(worker: LedgerClient, web3: Web3) -> None:
+    number = worker.block_number()
+    assert worker.block_hash(number) == bytes(web3.eth.get_block(number)["hash"])
+    assert worker.block_hash(number + 10_000) == b""
+
+
 def test_store_url_pruned_log_is_named(requester: LedgerClient, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.client.fetch_events", lambda *arguments, **options: iter(()))
     with pytest.raises(ChainError, match=f"no longer has the log of task {task.number}"):

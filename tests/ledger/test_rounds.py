@@ -85,6 +85,22 @@ def test_round_from_the_first_claim_to_its_merge(worker: LedgerClient, task: Tas
     assert worker.merge_inputs(task.number, 0, inputs) == (base, base, root)
 
 
+def test_leases_that_run_or_ran_out_are_found_in_the_log(
+    worker: LedgerClient, task: Task, requester: LedgerClient, chain: LocalChain
+) -> None:
+    worker.stake(ETHER)
+    do_slot(worker, task, 1, seed=5)
+    attempt = claim_slot(worker, task, 0)
+    (slot,) = worker.leases(worker.address)
+    assert (slot.task, slot.round, slot.slot, slot.attempt) == (task.number, 0, 0, attempt)
+    assert requester.leases(requester.address) == []
+    chain.advance(DEADLINE + 1)
+    collect(worker, task)
+    assert worker.leases(worker.address) == [slot]  # it ran out, and nobody can claim it any more
+    worker.expire_lease(task.number, 0, attempt, 0)
+    assert worker.leases(worker.address) == []
+
+
 def test_merge_inputs_of_before_a_fall_are_in_the_log(
     worker: LedgerClient, challenger: DisputeClient, task: Task, chain: LocalChain
 ) -> None:

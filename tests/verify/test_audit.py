@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,14 @@ from plain_truth import PlainSegment
 from worlds import LONG, World, world
 
 from ledger.disputes.positions import Outcome
-from ledger.errors import BlobMissing, ChainUnreachable, ContractReverted, DataError, ResourceError
+from ledger.errors import (
+    BlobMissing,
+    ChainUnreachable,
+    ContractReverted,
+    DataError,
+    ResourceError,
+    TransactionFailed,
+)
 from ledger.types import SlotStatus
 from trainer.dispute.player import Player
 from trainer.verify.audit import AuditOptions, Auditor
@@ -224,6 +232,19 @@ def test_run_right_round_is_closed_after_its_window(scene: Scene) -> None:
     assert scene.ledger.now > scene.ledger.slots[(1, 0)].deadline
 
 
+def test_run_goes_on_where_another_closed_the_round_a_moment_before(scene: Scene) -> None:
+    scene.ledger.post(DEFENDER, scene.true)
+    finalise = scene.ledger.finalise
+
+    def be_late(*place: int, **named: Any) -> None:
+        finalise(*place, **named)
+        raise TransactionFailed("0x00", "TrainingLedger.finalise was mined in block 9 and reverted.")
+
+    scene.ledger.finalise = be_late  # type: ignore[method-assign]  # the simulation saw the round still open
+    scene.auditor(once=False, exit_when_done=True).run()
+    assert scene.ledger.finalised == [1]
+
+
 @pytest.mark.parametrize("landed", [False, True])
 def test_run_killed_around_the_challenge_goes_on(scene: Scene, landed: bool) -> None:
     class Killed(BaseException):
@@ -247,6 +268,30 @@ def test_run_killed_around_the_challenge_goes_on(scene: Scene, landed: bool) -> 
     assert scene.ledger.staked[AUDITOR] == 99 * BOND  # one bond, not two
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_run_challenge_that_a_reorganisation_took_back_is_made_again(scene: Scene, taken: bool) -> None:
+    """Also where its number is somebody else's game now."""
+    wrong, other = scene.wrong_task(), scene.ledger.post(DEFENDER, scene.true)
+    lost: list[int] = []
+
+    def reorganise() -> None:
+        if not lost and scene.ledger.views:
+            lost.extend(scene.ledger.views)
+            view = scene.ledger.views.pop(1)
+            scene.ledger.staked[AUDITOR] += BOND
+            if taken:
+                matter = dataclasses.replace(view.position.matter, task=other, defender=DEFENDER, challenger=DEFENDER)
+                scene.ledger.open(matter, [bytes([at]) * 32 for at in range(4)])
+
+    scene.waiting = reorganise
+    liar, scene.liars = scene.liars, []  # nobody moves before the reorganisation
+    summary = scene.auditor().run()
+    assert (lost, liar[0].running) == ([1], frozenset())
+    assert [summary.won, summary.lost] == [[1 + taken], []]
+    assert [one["game"] for one in scene.said("challenged")] == [1, 1 + taken]
+    assert scene.ledger.slots[(wrong, 0)].status is SlotStatus.OPEN
+
+
 def test_run_only_the_named_task(scene: Scene) -> None:
     scene.wrong_task()
     second = scene.ledger.post(DEFENDER, scene.true)
@@ -254,6 +299,26 @@ def test_run_only_the_named_task(scene: Scene) -> None:
     assert [one.slot.task for one in summary.audited] == [second]
     with pytest.raises(ContractReverted, match="UnknownTask"):
         scene.auditor(only_task=7).run()
+
+
+@pytest.mark.parametrize("often", [1, 3, 4])
+def test_run_contradictions_of_a_reorganisation_pass(scene: Scene, often: int) -> None:
+    """A task may be gone between two reads; where it stays gone, that is an error."""
+    scene.ledger.post(DEFENDER, scene.true)
+    right, left = scene.ledger.task_count, [often]
+
+    def odd() -> int:
+        if left[0]:
+            left[0] -= 1
+            raise reverted("getSlot", "UnknownTask", task=1)
+        return right()
+
+    scene.ledger.task_count = odd  # type: ignore[method-assign]  # the fault under test
+    if often < 4:
+        assert [one.finding for one in scene.auditor().run().audited] == ["agrees"]
+    else:
+        with pytest.raises(ContractReverted):
+            scene.auditor().run()
 
 
 def test_run_outage_is_waited_for(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from small_programs import users_engine
 from worker_bench import TinyTask, publish_tiny_task  # the worker's tests' helpers lie beside these
 from worker_fakes import ALICE, REQUESTER  # as above
 
-from ledger.errors import SpecificationError
+from ledger.errors import DataError, SpecificationError
 from ledger.performance import float_bits
 from ledger.types import Checkpoint, Task
 from trainer.checkpoints import save_state, state_path
@@ -66,6 +66,15 @@ def drop(tiny: TinyTask, root: bytes) -> Path:
     path = Path(tiny.store._root) / state_path(root)
     path.unlink()
     return path
+
+
+def test_base_of_a_round_that_a_reorganisation_took_back_is_missing(
+    materials: Materials, lineage: list[Checkpoint]
+) -> None:
+    verifier = TaskVerifier(materials, [Claim(entry=lineage[0], final=True)], engine=users_engine())
+    assert verifier.base_root(1) == lineage[0].state_root
+    with pytest.raises(DataError, match="Round 2 has no base, since round 1 has not ended"):
+        verifier.base_root(2)
 
 
 def test_verify_honest_lineage_agrees_without_any_state_but_the_first(

@@ -22,6 +22,7 @@ class Rounds:
     tasks: dict[int, Task] = field(default_factory=dict)
     slots: dict[tuple[int, int], SlotStatus] = field(default_factory=dict)
     block: int = 1
+    branch: int = 0
 
     def post(self, parameters: TaskParameters, **changes: Any) -> int:
         number = len(self.tasks) + 1
@@ -31,6 +32,9 @@ class Rounds:
 
     def change(self, number: int, **changes: Any) -> None:
         self.tasks[number] = dataclasses.replace(self.tasks[number], **changes)
+
+    def block_hash(self, number: int) -> bytes:
+        return b"%d on %d" % (number, self.branch)
 
     def block_number(self) -> int:
         return self.block
@@ -119,7 +123,8 @@ def test_closed_task_is_watched_while_a_slot_is_at_work(slot: int, status: SlotS
     assert watch.refresh() == []
 
 
-def test_complete_task_is_over_until_the_chain_loses_blocks() -> None:
+@pytest.mark.parametrize(("block", "branch"), [(8, 0), (12, 1)])
+def test_complete_task_is_over_until_the_chain_loses_blocks(block: int, branch: int) -> None:
     chain = Rounds(block=9)
     number = chain.post(round_parameters(), current_round=2)
     watch = chain.watch()
@@ -128,7 +133,7 @@ def test_complete_task_is_over_until_the_chain_loses_blocks() -> None:
     assert watch.all_over
     chain.change(number, current_round=1)
     assert seen(watch) == []
-    chain.block = 8
+    chain.block, chain.branch = block, branch
     assert seen(watch) == ["the merge of round 1 of task 1"]
     assert not watch.all_over
 

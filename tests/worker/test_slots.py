@@ -107,7 +107,10 @@ def test_release_what_came_to_nothing() -> None:
     mine, others, _, _, merge = row(slot0=leased(ALICE), slot1=leased(BOB), slot4=leased(BOB))
     assert not to_release(MANY, mine, OPEN, bytes(32), now=NOW, worker=ALICE)
     assert to_release(MANY, mine, FROZEN, bytes(32), now=NOW, worker=ALICE)
-    assert not to_release(MANY, dataclasses.replace(mine, deadline=980), FROZEN, bytes(32), now=NOW, worker=ALICE)
+    ran_out = dataclasses.replace(mine, deadline=980)  # and nobody can claim it any more
+    assert to_release(MANY, ran_out, FROZEN, bytes(32), now=NOW, worker=ALICE)
+    assert not to_release(MANY, ran_out, FROZEN, bytes(32), now=NOW, worker=BOB)
+    assert not to_release(MANY, ran_out, OPEN, bytes(32), now=NOW, worker=ALICE)  # a claim ends it
     assert not to_release(MANY, others, FROZEN, bytes(32), now=NOW, worker=ALICE)
     assert not to_release(MANY, merge, COLLECTED, INPUTS, now=NOW, worker=ALICE)
     assert to_release(MANY, merge, COLLECTED, OTHERS, now=NOW, worker=ALICE)
@@ -117,6 +120,14 @@ def test_release_what_came_to_nothing() -> None:
     assert not to_release(MANY, mine, THAWED, bytes(32), now=NOW, worker=ALICE)
     assert to_release(MANY, merge, THAWED, INPUTS, now=NOW, worker=ALICE)
     assert not to_release(ASKED, dataclasses.replace(FREE, **leased(ALICE)), None, bytes(32), now=NOW, worker=ALICE)
+
+
+def test_release_what_ran_out_in_a_closed_task_whosever_it_is() -> None:
+    for parameters, state in ((MANY, OPEN), (MANY, COLLECTED), (ASKED, None)):
+        slot = dataclasses.replace(FREE, **leased(BOB))
+        assert not to_release(parameters, slot, state, INPUTS, now=1030, worker=ALICE, closed=True)
+        assert to_release(parameters, slot, state, INPUTS, now=1031, worker=ALICE, closed=True)
+        assert not to_release(parameters, slot, state, INPUTS, now=1031, worker=ALICE)
 
 
 def test_what_it_waits_for_in_words() -> None:

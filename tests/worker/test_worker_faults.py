@@ -139,6 +139,25 @@ def test_run_claim_lost_by_the_chain_is_made_again(task: TinyTask, ledger: FakeL
     assert [progress.step for progress in recorder.steps if progress.round == 0] == list(range(1, 13))
 
 
+def test_run_round_that_another_did_after_a_reorganisation_is_not_said_to_be_paid(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    made, other = bench(ledger, tmp_path, task, ALICE), bench(ledger, tmp_path, task, BOB, maximum_rounds=1)
+    before = ledger.save()
+
+    def another_branch() -> None:
+        if kinds(ledger) == ["claim", "submit"]:
+            ledger.restore(before)
+            other.worker.run()
+
+    made.stop.while_waiting = another_branch
+    summary = made.worker.run()
+    assert ledger.books.lineage[(1, 0)].worker == BOB
+    assert "submission-gone" in made.recorder.events
+    assert [fields["round"] for event, _, fields in made.recorder.said if event == "paid"] == [1, 2]
+    assert summary.earned == ledger.books.credit[ALICE] == 20 * TOKEN
+
+
 def test_run_submission_lost_by_the_chain_is_made_again(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
     recorder = Recorder()
     made = bench(ledger, tmp_path, task, ALICE, recorder=recorder)

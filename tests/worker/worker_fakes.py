@@ -44,6 +44,8 @@ class Books:
     credit: dict[str, int] = field(default_factory=dict)
     burned: int = 0
     block: int = 1
+    branch: int = 0
+    forked_at: int = 0
     now: int = 1_000_000
 
 
@@ -72,9 +74,10 @@ class FakeLedger:
 
     def restore(self, books: Books) -> None:
         """Takes back everything since `save`, as a restarted chain does; time does not go back."""
-        now = self.books.now
+        now, branch = self.books.now, self.books.branch
         self.books = copy.deepcopy(books)
         self.books.now = max(now, books.now)
+        self.books.branch, self.books.forked_at = branch + 1, books.block
 
     def advance(self, seconds: float) -> None:
         self.books.now += max(1, round(seconds))
@@ -128,6 +131,13 @@ class FakeChain:
             ),
         )
 
+    def leases(self, worker: str, /) -> list[Slot]:
+        return [
+            slot
+            for slot in self.ledger.read().slots.values()
+            if slot.status is SlotStatus.LEASED and slot.worker == worker
+        ]
+
     def next_attempt(self, task: int, round_number: int, slot: int = 0, /) -> int:
         held = self.slot(task, round_number, slot)
         over = held.status is SlotStatus.LEASED and self.ledger.read().now > held.deadline
@@ -152,7 +162,19 @@ class FakeChain:
         raise reverted("collect", "NotGrouped", task=task)
 
     def expire_lease(self, task: int, round_number: int, attempt: int, slot: int = 0, /) -> None:
-        raise AssertionError("no lease of a single slot is void")
+        books = self.ledger.writing("expire")
+        held, terms = self.slot(task, round_number), self.task(task).parameters
+        if held.status is not SlotStatus.LEASED or held.attempt != attempt:
+            raise reverted("expireLease", "WrongStatus", status=held.status, needed=SlotStatus.LEASED)
+        if books.now <= held.deadline:
+            raise reverted("expireLease", "LeaseStillRunning", deadline=held.deadline, nowTime=books.now)
+        books.staked[held.worker] -= terms.lease_fee
+        books.locked[held.worker] -= terms.bond
+        books.burned += terms.lease_fee
+        books.slots[(task, round_number)] = dataclasses.replace(
+            held, status=SlotStatus.OPEN, worker=ZERO_ADDRESS, attempt=attempt + 1
+        )
+        self.ledger.writes.append(("expire", task, round_number, attempt))
 
     def checkpoint(self, task: int, round_number: int, /) -> Checkpoint:
         entry = self.ledger.read().lineage.get((task, round_number))
@@ -176,6 +198,10 @@ class FakeChain:
 
     def chain_time(self) -> int:
         return self.ledger.read().now
+
+    def block_hash(self, number: int, /) -> bytes:
+        books = self.ledger.read()
+        return f"{number} {books.branch if number > books.forked_at else ''}".encode() if number <= books.block else b""
 
     def block_number(self) -> int:
         return self.ledger.read().block

@@ -15,7 +15,15 @@ from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
 from ledger.disputes.moves import Opening
 from ledger.disputes.positions import Outcome
-from ledger.errors import ChainError, ContractReverted, InsufficientFunds, MachineFault, ResourceError, TrainledgerError
+from ledger.errors import (
+    ChainError,
+    ContractReverted,
+    InsufficientFunds,
+    MachineFault,
+    ResourceError,
+    TrainledgerError,
+    TransactionFailed,
+)
 from ledger.types import Slot, SlotStatus
 from trainer.dispute.player import GameChain, Player, TruthSource
 from trainer.dispute.segments import Segment
@@ -23,7 +31,7 @@ from trainer.dispute.solver import opening_points
 from trainer.dispute.values import Concede, Truth
 from trainer.verify.committee import CommitteeMember
 from trainer.verify.watch import SlotView, Watch
-from trainer.worker.lease import LONGEST_PAUSE, is_outage
+from trainer.worker.lease import LONGEST_PAUSE, ODD_ANSWERS, is_outage
 from trainer.worker.policy import mine
 from trainer.worker.progress import Reporter
 from trainer.worker.stop import Interrupted, Stop, Terminated
@@ -166,20 +174,22 @@ class Auditor:
             ResourceError: disk or memory ran out.
             ContractReverted: the task that the options name does not exist.
         """
-        pause, silent = self._options.poll_seconds, False
+        pause, silent, odd = self._options.poll_seconds, False, 0
         while True:
             if self._stop.requested:
                 raise self._stop.error(remedy=RESUME)
             try:
                 acted, leave = self._turn()
             except ChainError as error:
-                if not is_outage(error):
+                odd = odd + 1 if isinstance(error, ContractReverted) else 0
+                if not is_outage(error) and not 0 < odd < ODD_ANSWERS:
                     raise
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
                 silent, pause = True, min(LONGEST_PAUSE, pause * 2)
                 self._stop.wait(pause)
                 continue
+            odd = 0
             if silent:
                 self._reporter.say("chain-back", "The chain answers again.")
                 silent, pause = False, self._options.poll_seconds
@@ -212,8 +222,13 @@ class Auditor:
             return False
         key = _key(slot)
         retry = self._retries.get(key)
-        due = key not in self._known if retry is None else self._clock() >= retry.at
+        due = key not in self._known or self._lost_challenge(key) if retry is None else self._clock() >= retry.at
         return due and self._chain.chain_time() <= slot.deadline
+
+    def _lost_challenge(self, key: _Key) -> bool:
+        """Whether a submission that is still there was challenged, and the chain has lost the game about it."""
+        game = self._known[key].game
+        return game is not None and game not in self._games and game not in self.summary.lost
 
     def _audit(self, view: SlotView) -> None:
         """Replays a submission that was not replayed before, and challenges it if it is wrong."""
@@ -344,7 +359,7 @@ class Auditor:
             self._chain.finalise(
                 slot.task, slot.round, attempt=slot.attempt, state_root=slot.state_root, slot=slot.slot
             )
-        except ContractReverted:
+        except (ContractReverted, TransactionFailed):
             # Somebody was faster, or a dispute was opened, or a merge waits for its inputs: the next look shows which.
             return False
         self._reporter.say("finalised", f"Finalised {view.name}.", task=slot.task, round=slot.round, slot=slot.slot)
@@ -359,13 +374,30 @@ class Auditor:
         return Segment.of_slot(view.task, slot, base)
 
     def _note_ends(self) -> None:
-        for game in sorted(self._games - self._player.running):
-            outcome = self._chain.view(game).outcome
+        """Notes which games have ended; one that a reorganisation took back is forgotten, and opened again."""
+        for game in sorted(self._games):
+            outcome = self._outcome(game)
+            if outcome is None:
+                self._games.discard(game)
+                continue
             if outcome is Outcome.RUNNING:
                 continue
             self._games.discard(game)
             if outcome is not Outcome.VOID:
                 (self.summary.won if outcome is Outcome.CHALLENGER_WON else self.summary.lost).append(game)
+
+    def _outcome(self, game: int) -> Outcome | None:
+        """How a game of this auditor stands; None where there is none, or its number is another game's now."""
+        try:
+            view = self._chain.view(game)
+        except ContractReverted as refusal:
+            if refusal.error != "NoSuchGame":
+                raise
+            return None
+        matter = view.position.matter
+        place = (matter.task, matter.round, matter.slot, matter.attempt)
+        ours = any(_key(found.slot)[:4] == place for found in self._known.values() if found.game == game)
+        return view.outcome if ours and matter.challenger.lower() == self._owner.lower() else None
 
     def _may_leave(self) -> bool:
         if self._player.running or self._games or (self._member is not None and self._member.waits):

@@ -288,11 +288,22 @@ class TaskVerifier:
             raise
 
     def base_root(self, number: int) -> bytes:
-        """Root of the state that a round starts from: a round with a result, or the one after the last."""
+        """Root of the state that a round starts from: a round with a result, or the one after the last.
+
+        Raises:
+            DataError: there is no such round on the chain.
+        """
         for claim in self._claims:
             if claim.entry.round == number:
                 return claim.entry.parent
-        return self._ends[number - 1].entry.state_root if number else self._materials.task.parameters.initial_state_root
+        if number == 0:
+            return self._materials.task.parameters.initial_state_root
+        if number - 1 not in self._ends:
+            raise DataError(
+                f"Round {number} has no base, since round {number - 1} has not ended.",
+                remedy="The chain was reorganised: look again.",
+            )
+        return self._ends[number - 1].entry.state_root
 
     def state_before(self, number: int) -> State:
         """The state that a round starts from: just replayed, stored, or replayed from the nearest one that is.

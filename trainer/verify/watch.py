@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ledger.errors import ContractReverted
 from ledger.rounds import describe_slot
 from ledger.types import Slot, SlotStatus, Task
+from trainer.worker.branch import Branch
 from trainer.worker.ports import ChainReader
 
 __all__ = ["SlotView", "Watch"]
@@ -47,7 +48,7 @@ class Watch:
     def __init__(self, chain: ChainReader, *, only_task: int | None) -> None:
         self._chain, self._only_task = chain, only_task
         self._over: set[int] = set()
-        self._block = -1
+        self._branch = Branch(chain)
 
     def refresh(self) -> list[SlotView]:
         """What can hold a submission, by task and slot: the merge of a round after the slots that train.
@@ -56,10 +57,8 @@ class Watch:
             ChainUnreachable: no answer; ask again.
             ContractReverted: the only task does not exist.
         """
-        block = self._chain.block_number()
-        if block < self._block:
-            self._over.clear()  # the chain lost blocks, and a task's end may have been in them
-        self._block = block
+        if self._branch.changed():
+            self._over.clear()  # a task's end may have been in the blocks that are gone
         return [view for number in self._numbers() if number not in self._over for view in self._look(number)]
 
     @property

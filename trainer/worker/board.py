@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ledger.errors import ContractReverted
 from ledger.performance import pay_of
 from ledger.types import Round, Slot, SlotStatus, Task
+from trainer.worker.branch import Branch
 from trainer.worker.ports import ChainReader
 
 
@@ -61,7 +62,8 @@ class Board:
         self._clock = clock
         self._memory: dict[int, _Memory] = {}
         self._over: set[int] = set()
-        self._block = -1
+        self._branch = Branch(chain)
+        self._doubted: set[tuple[int, int, int]] = set()  # slots that were paid on a branch that is gone
         self._paid: dict[tuple[int, int, int], int] = {}
         self._paid_before: set[tuple[int, int, int]] = set()  # final when this worker first looked
 
@@ -84,10 +86,10 @@ class Board:
         Raises:
             ChainUnreachable: no answer; ask again.
         """
-        block = self._chain.block_number()
-        if block < self._block:
-            self._over.clear()  # the chain lost blocks, and a task's end may have been in them
-        self._block = block
+        if self._branch.changed():  # a task's end may have been in the blocks that are gone, or a slot's
+            self._over.clear()
+            self._doubted.update(self._paid)
+        self._check_paid()
         count = self._chain.task_count()
         numbers = range(1, count + 1) if self._only_task is None else [self._only_task]
         views = [self._look(number) for number in numbers if number not in self._over]
@@ -156,6 +158,18 @@ class Board:
     def _slots(self, task: Task, round_number: int) -> tuple[Slot, ...]:
         numbers = range(task.parameters.last_slot + 1)
         return tuple(self._chain.slot(task.number, round_number, number) for number in numbers)
+
+    def _check_paid(self) -> None:
+        """Forgets the pay of slots that are not this worker's any more since blocks were taken back."""
+        for at in sorted(self._doubted):
+            try:
+                slot = self._chain.slot(*at)
+                stands = slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
+            except ContractReverted:
+                stands = False
+            if not stands:
+                self._paid.pop(at, None)
+            self._doubted.discard(at)
 
     def _note_pay(self, task: Task, slots: tuple[Slot, ...]) -> None:
         for slot in slots:

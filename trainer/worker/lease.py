@@ -14,6 +14,8 @@ from trainer.worker.progress import Reporter, duration
 
 # While the chain does not answer it is asked ever less often, up to this many seconds apart.
 LONGEST_PAUSE = 15.0
+# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
+ODD_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,8 @@ class LeaseWatch:
         self._chain = chain
         self._lease = lease
         self._reporter = reporter
-        self._poll_seconds = poll_seconds
+        self._poll_seconds = self._pause = poll_seconds
+        self._silent = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lease-watch", daemon=True)
         self.problem: str | None = None
@@ -91,26 +94,29 @@ class LeaseWatch:
         self._over.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """Asks once, and says where the chain does not answer, or answers again."""
+        try:
+            slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
+            now = self._chain.chain_time()
+            self.problem = lease_problem(self._lease, slot, now)
+            if self.problem is None and self._lease.merges:
+                state = self._chain.round(self._lease.task, self._lease.round)
+                self.problem = round_problem(self._lease, state, now)
+        except ContractReverted:
+            self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
+        except ChainError as error:
+            if not is_outage(error):
+                self.problem = str(error)
+                return
+            if not self._silent:
+                self._reporter.say("chain-lost", f"{error.problem} Training goes on.", task=self._lease.task)
+            self._silent, self._pause = True, min(LONGEST_PAUSE, self._pause * 2)
+            return
+        if self._silent:
+            self._reporter.say("chain-back", "The chain answers again.", task=self._lease.task)
+            self._silent, self._pause = False, self._poll_seconds
+
     def _watch(self) -> None:
-        pause, silent = self._poll_seconds, False
-        while self.problem is None and not self._over.wait(pause):
-            try:
-                slot = self._chain.slot(self._lease.task, self._lease.round, self._lease.slot)
-                now = self._chain.chain_time()
-                self.problem = lease_problem(self._lease, slot, now)
-                if self.problem is None and self._lease.merges:
-                    state = self._chain.round(self._lease.task, self._lease.round)
-                    self.problem = round_problem(self._lease, state, now)
-            except ContractReverted:
-                self.problem = f"Task {self._lease.task} is gone: the chain must have lost its last blocks."
-            except ChainError as error:
-                if not is_outage(error):
-                    self.problem = str(error)
-                    return
-                if not silent:
-                    self._reporter.say("chain-lost", f"{error.problem} Training goes on.", task=self._lease.task)
-                silent, pause = True, min(LONGEST_PAUSE, pause * 2)
-                continue
-            if silent:
-                self._reporter.say("chain-back", "The chain answers again.", task=self._lease.task)
-                silent, pause = False, self._poll_seconds
+        while self.problem is None and not self._over.wait(self._pause):
+            self.look()

@@ -12,6 +12,8 @@ from pathlib import Path
 from ledger.amounts import format_tokens
 from ledger.canonical import root_hex
 from ledger.errors import (
+    BlobCorrupt,
+    BlobMissing,
     ChainError,
     ContractReverted,
     DataError,
@@ -283,13 +285,23 @@ class RoundRunner:
         )
 
     def _save(self, prepared: Prepared, state: State) -> bytes:
-        """Stores a state: that of a slot among several as its difference to the base, which its merge has anyway."""
+        """Stores a state: that of a slot among several as its difference to the base, which its merge has anyway.
+
+        Whole where the base was fetched before a crash and the store has lost it since.
+        """
         store, layout, key = prepared.materials.store, prepared.materials.layout, prepared.key
         if prepared.is_merge or not prepared.materials.task.parameters.merges:
             root = save_state(store, state, layout)
             keep_state(state, root, self._bases)
             return root
-        base = prepared.start if prepared.snapshot is None else load_state(store, key.base_root, layout, self._bases)
+        try:
+            base = prepared.start
+            if prepared.snapshot is not None:
+                base = load_state(store, key.base_root, layout, self._bases)
+        except (BlobMissing, BlobCorrupt):
+            root = save_state(store, state, layout)
+            keep_state(state, root, self._bases)
+            return root
         return save_difference(store, state, base, layout, base_root=key.base_root, kept=self._bases)
 
     def _wait_for_store(self, lease: Lease, seconds: float) -> None:

@@ -71,18 +71,30 @@ def to_finalise(parameters: TaskParameters, slot: Slot, state: Round | None, *, 
 
 
 def to_release(
-    parameters: TaskParameters, slot: Slot, state: Round | None, inputs_root: bytes, *, now: int, worker: str
+    parameters: TaskParameters,
+    slot: Slot,
+    state: Round | None,
+    inputs_root: bytes,
+    *,
+    now: int,
+    worker: str,
+    closed: bool = False,
 ) -> bool:
-    """Whether a lease came to nothing without a fault, so that it can be ended at once and without a fee.
+    """Whether a lease came to nothing and no claim will end it, so that its bond would stay locked.
 
-    Its own of a slot that the round went on without; anybody's of a merge whose inputs (`inputs_root`) are others now.
+    Its own of a slot that the round went on without, which costs a fee only where it had run out before; anybody's of a
+    merge whose inputs (`inputs_root`) are others now; anybody's that ran out in a task that is `closed`.
     """
-    if state is None or slot.status is not SlotStatus.LEASED:
+    if slot.status is not SlotStatus.LEASED:
+        return False
+    if closed and now > slot.deadline:
+        return True
+    if state is None:
         return False
     if parameters.is_merge(slot.slot):
         return inputs_root != state.inputs_root
     thawed = state.frozen_at == 0 and _redo(state, now) and slot.slot not in state.counted_slots
-    return mine(slot, worker) and (thawed or 0 < state.frozen_at <= slot.deadline)
+    return mine(slot, worker) and (thawed or state.frozen_at > 0)
 
 
 def slot_name(parameters: TaskParameters, task: int, round_number: int, slot: int) -> str:

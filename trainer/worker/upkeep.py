@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger.errors import ContractReverted, TransactionFailed
-from ledger.types import Round, Slot, SlotStatus
+from ledger.types import Round, Slot, SlotStatus, TaskParameters
 from trainer.worker.board import TaskView
 from trainer.worker.policy import WorkerOptions, mine
 from trainer.worker.ports import WorkerChain
@@ -19,12 +19,14 @@ class Upkeep:
     def __init__(self, chain: WorkerChain, *, worker: str, options: WorkerOptions, reporter: Reporter) -> None:
         self._chain, self._worker = chain, worker
         self._options, self._reporter = options, reporter
+        # Rounds of the tasks at the last look: one that ended may have left a lease of this worker behind.
+        self._rounds: dict[int, int] | None = None
 
     def close(self, views: Sequence[TaskView]) -> bool:
         """Finalises what can be, if the options say so, and releases leases that came to nothing. True if any."""
         slots = [view.at(slot) for view in views for slot in view.slots]
         closed = sum(self._finalise(view) for view in slots) if self._options.finalise else 0
-        return closed > 0 or sum(self._release(view) for view in slots) > 0
+        return closed > 0 or sum(self._release(view) for view in slots) > 0 or self._release_old(views)
 
     def open_merges(self, views: Sequence[TaskView]) -> bool:
         """Freezes rounds that are ready, and has the contract read the inputs of their merges. True if any."""
@@ -62,14 +64,35 @@ class Upkeep:
         return self._chain.inputs_root(slot.task, slot.round, slot.generation) != state.inputs_root
 
     def _release(self, view: TaskView) -> bool:
-        """Ends a lease that came to nothing through nobody's fault: its round went on, or its inputs are others."""
+        """Ends a lease that came to nothing: its round went on, its inputs are others, or its task is closed."""
         slot, parameters = view.slot, view.task.parameters
-        if view.state is None or slot.status is not SlotStatus.LEASED:
+        if slot.status is not SlotStatus.LEASED:
             return False
-        merge, now = parameters.is_merge(slot.slot), self._chain.chain_time()
-        inputs = self._chain.inputs_root(slot.task, slot.round, slot.generation) if merge else b""
-        if not to_release(parameters, slot, view.state, inputs, now=now, worker=self._worker):
+        state, now, inputs = view.state, self._chain.chain_time(), b""
+        if state is not None and parameters.is_merge(slot.slot):
+            inputs = self._chain.inputs_root(slot.task, slot.round, slot.generation)
+        closed = view.task.closed
+        if not to_release(parameters, slot, state, inputs, now=now, worker=self._worker, closed=closed):
             return False
+        return self._expire(parameters, slot)
+
+    def _release_old(self, views: Sequence[TaskView]) -> bool:
+        """Ends leases of this worker in rounds that are over: nobody claims there any more, so nobody else would.
+
+        It looks for them when it starts, where it may have been away, and whenever a round has ended.
+        """
+        rounds = {view.task.number: view.task.current_round for view in views}
+        if rounds == self._rounds:
+            return False
+        released = False
+        if self._chain.stake_account(self._worker).locked:
+            for slot in self._chain.leases(self._worker):
+                task = self._chain.task(slot.task)
+                released |= slot.round < task.current_round and self._expire(task.parameters, slot)
+        self._rounds = rounds
+        return released
+
+    def _expire(self, parameters: TaskParameters, slot: Slot) -> bool:
         try:
             self._chain.expire_lease(slot.task, slot.round, slot.attempt, slot.slot)
         except (ContractReverted, TransactionFailed) as refusal:
@@ -77,9 +100,7 @@ class Upkeep:
             self._reporter.say("not-released", str(refusal), task=slot.task, round=slot.round, slot=slot.slot)
             return False
         name = slot_name(parameters, slot.task, slot.round, slot.slot)
-        self._reporter.say(
-            "released", f"Released {name}, without a fee.", task=slot.task, round=slot.round, slot=slot.slot
-        )
+        self._reporter.say("released", f"Released {name}.", task=slot.task, round=slot.round, slot=slot.slot)
         return True
 
     def _collect(self, view: TaskView) -> bool:

@@ -20,7 +20,7 @@ from ledger.types import SlotStatus
 from trainer.dispute.player import Player
 from trainer.worker.board import Board, TaskView
 from trainer.worker.choice import best_first
-from trainer.worker.lease import LONGEST_PAUSE, Lease, is_outage
+from trainer.worker.lease import LONGEST_PAUSE, ODD_ANSWERS, Lease, is_outage
 from trainer.worker.policy import (
     Reason,
     TaskFacts,
@@ -47,8 +47,6 @@ _RACES = frozenset({"SlotTaken", "WrongAttempt", "WrongRound", "WrongBase", "Rou
 # Why a task is left alone whose data are not to be had: a fault, where all other reasons are choices or turns.
 _UNFETCHED = frozenset({"materials", "store"})
 _TICKET_PIECE_SECONDS = 20.0
-# A chain that goes back in time between two reads contradicts itself for a moment; that often in a row it is an error.
-_ODD_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +132,7 @@ class Worker:
                 continue
             except ChainError as error:
                 odd = odd + 1 if isinstance(error, ContractReverted) else 0
-                if not is_outage(error) and not 0 < odd < _ODD_ANSWERS:
+                if not is_outage(error) and not 0 < odd < ODD_ANSWERS:
                     raise
                 if not silent:
                     self._reporter.say("chain-lost", f"{error.problem} Asking again until it answers.")
@@ -210,9 +208,9 @@ class Worker:
             number, current = view.task.number, view.task.current_round
             for at in [at for at in self._waiting if at[0] == number]:
                 done = self._waiting[at]
-                slot = view.slots[done.slot]
-                stands = slot.state_root == done.state_root
-                if current > done.round or (stands and slot.status is SlotStatus.FINALISED):
+                slot = self._chain.slot(*at) if current > done.round else view.slots[done.slot]
+                stands = slot.state_root == done.state_root and mine(slot, self._worker)
+                if stands and slot.status is SlotStatus.FINALISED:
                     self._ended(view, done)
                 elif slot.status is not SlotStatus.SUBMITTED or not stands:
                     del self._waiting[at]
