@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from life import ETHER
-from open_world import BASE, BOND, FEE, FLOOR, SCORE, SLOT, SLOTS, OpenWorld, held_out, trained_root
+from open_world import FLOOR, SCORE, SLOT, SLOTS, OpenWorld, held_out
 from web3 import Web3
 
 from ledger.anvil import LocalChain
@@ -14,7 +13,6 @@ from ledger.compile import Artifact
 from ledger.deploy import Deployment
 from ledger.keys import Wallet
 from ledger.open.records import OpenPhase, Stage
-from ledger.performance import float_bits
 from ledger.rpc import rpc
 
 pytestmark = [pytest.mark.chain, pytest.mark.usefixtures("solvent")]
