@@ -95,7 +95,7 @@ _REMEDIES: Mapping[str, str] = {
     "RoundHasStates": "There are states to score or to pay; `trainledger open show` tells which.",
     "OnlyRequesterAcknowledges": "Act as the task's requester with --account.",
     "unavailable.WindowOver": "A state can be asked about only until the window of its score ends.",
-    "AvailabilityCommittee.TooFewSeats": "Wait until there are nine seats of auditors; `trainledger auditor enrol` takes some.",
+    "AvailabilityCommittee.TooFewSeats": "Wait until auditors have nine seats; `trainledger auditor enrol` takes some.",
     "UnknownInquiry": "Nobody has asked whether this state can be fetched; `trainledger open question` asks.",
     "AlreadyDecided": "Nothing is left to do; `trainledger open show` tells what was decided.",
     "AlreadyDrawn": "Nothing is left to draw.",
