@@ -121,8 +121,7 @@ def test_finalise_does_what_is_due_and_no_more(online: CommandLine, world: OpenW
     world.show(task)
     assert settle(online, task) == [("forfeited", 0)]
     world.score("anna", task, 1, 3.0)
-    slot = world.client("anna").slot(task, 0, 2)
-    world.pass_time(slot.expires(world.client("anna").task(task).parameters, world.client("anna").round(task, 0)))
+    world.pass_time(world.client("anna").slot(task, 0, 1).deadline)  # after which nobody may score the baseline either
     assert waits(shown(online, task)[0])[1:] == [
         ("scored", "the baseline is final"),
         ("revealed", "anybody may give it up"),
