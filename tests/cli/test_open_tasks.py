@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CommandLine
-from life import ETHER
+from command_line import PROJECT, CommandLine
 from open_world import BOND, FLOOR, SCORE, SLOT, OpenWorld, trained_root
 from web3 import Web3
 
@@ -194,13 +196,32 @@ def test_question_is_asked_acknowledged_and_answered(online: CommandLine, world:
     assert client.stake_account(client.address).locked == 0
 
 
-def test_reward_of_a_scorer_is_credited(online: CommandLine, world: OpenWorld) -> None:
+def test_rewards_tell_what_open_tasks_paid(online: CommandLine, world: OpenWorld, record: Path) -> None:
     task = world.post(slots_per_round=1)
     world.handed_in(("anna",), task)
     world.show(task)
+    world.score("anna", task, 0, 3.0)
     world.score("stranger", task, 1, 4.0)
     world.pass_time(world.client("anna").slot(task, 0, 1).deadline)
-    assert ("finalised", 1) in settle(online, task)
-    balance = online.json("rewards", "--account", "stranger")["balance"]
-    assert balance["credit"]["wei"] == str(SCORE)
-    assert int(balance["staked"]["wei"]) == 50 * ETHER
+    settle(online, task)
+    other = world.post(slots_per_round=1)
+    world.handed_in(("anna",), other)
+    world.pass_time(world.client("anna").round(other, 0).held_out_end)
+    settle(online, other)
+    scorer = online.json("rewards", "--account", "stranger")
+    assert scorer["total"]["earned"]["wei"] == scorer["balance"]["credit"]["wei"] == str(SCORE)
+    anna = world.client("anna").address
+    made = online.json("rewards", "--account", anna)
+    assert [(one["task"], one["heldout_loss"], one["paid"]["tokens"]) for one in made["open_earnings"]] == [
+        (task, 3.0, "5.5"),
+        (other, None, "10"),
+    ]
+    assert made["open_earnings"][1]["state_root"] == "0x" + trained_root("anna").hex()
+    assert (made["total"]["earned"]["tokens"], made["total"]["refunded"]["tokens"]) == ("15.5", "0")
+    text = re.sub(r" +", " ", online.run("rewards", "--account", anna).stdout)
+    assert re.search(rf"\n ?{task} 0 0 0x\S+ 0x\S+ 3\.0000 5\.5\n", text)
+    script = [sys.executable, str(PROJECT / "examples" / "query_rewards.py"), "--deployment", str(record)]
+    theirs = subprocess.run(
+        [*script, "--rpc-url", str(online.rpc_url), anna], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert theirs.stdout == online.run("rewards", "--account", anna, "--json").stdout
