@@ -158,8 +158,17 @@ def test_finalise_takes_the_bond_of_a_score_that_fell(online: CommandLine, world
     boris = world.disputes("boris")
     game = boris.open(Opening(boris.address, task, 0, 0, 0, wrong.root), [b"\x09" * 32])
     assert waits(shown(online, task)[0])[0] == ("scored", "a dispute")
+    seen = online.json("dispute", "show", str(game), "--open")
+    assert (seen["open_task"], seen["about"], seen["place"]) == (True, "slot 0 of round 0", "run 0 of 1")
+    assert seen["at_stake"]["wei"] == str(BOND)
+    assert online.json("dispute", "list", "--open")[0].items() <= seen.items()
+    assert online.json("dispute", "list") == []
+    said = online.run("dispute", "show", str(game), "--open").stdout
+    assert said.startswith(f"Game {game} is about the score of slot 0 of round 0 of open task {task} (attempt 0).")
     world.pass_time(boris.view(game).deadline)
-    boris.settle_late(game)
+    assert f"`trainledger dispute settle {game} --open`" in online.run("dispute", "show", str(game), "--open").stdout
+    settled = online.json("dispute", "settle", str(game), "--open", "--account", "stranger")
+    assert (settled["already_over"], settled["winner"]) == (False, boris.address)
     world.score("boris", task, 0, 3.5)
     world.score("stranger", task, 1, 4.0)
     world.pass_time(world.client("anna").slot(task, 0, 1).deadline)
