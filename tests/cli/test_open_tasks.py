@@ -150,6 +150,23 @@ def test_finalise_does_what_is_due_and_no_more(online: CommandLine, world: OpenW
     assert said == f"Nothing can be done for open task {task} now.\n"
 
 
+def test_finalise_frees_the_bond_of_a_commit_whose_round_has_ended(online: CommandLine, world: OpenWorld) -> None:
+    task = world.post(rounds=2, slots_per_round=2)
+    world.commit("clara", task, trained_root("never"))
+    world.handed_in(("anna",), task)
+    clara = world.client("clara")
+    world.pass_time(clara.round(task, 0).reveal_end)
+    world.show(task)
+    for name, slot, loss in (("anna", 1, 3.0), ("stranger", 2, 4.0)):
+        world.score(name, task, slot, loss)
+    world.pass_time(clara.slot(task, 0, 2).deadline)
+    for slot in (2, 1):
+        world.finalise(task, slot)
+    assert (clara.task(task).current_round, clara.stake_account(clara.address).locked) == (1, BOND)
+    assert settle(online, task) == [("forfeited", 0)]
+    assert clara.stake_account(clara.address).locked == 0
+
+
 def test_finalise_takes_the_bond_of_a_score_that_fell(online: CommandLine, world: OpenWorld) -> None:
     task = world.post(slots_per_round=1)
     world.handed_in(("anna",), task)
