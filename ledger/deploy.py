@@ -242,7 +242,7 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, ledgers, a dispute game for each, referee, committees, round book, and a token unless given one.
+    """Deploys vault, both ledgers with a dispute game each, referee, both committees, round book; a token unless given.
 
     They know each other by immutable addresses, so some are told others' before those exist: the address of a contract
     follows from its deployer and nonce.
