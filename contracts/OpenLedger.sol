@@ -61,7 +61,7 @@ contract OpenLedger is OpenDisputes {
         bool open = slot < p.slotsPerRound && block.timestamp <= commitEnd;
         require(open, CommitsOver(commitEnd, slot, p.slotsPerRound));
         uint32 mine = _slotOf[task][round][worker];
-        require(mine == 0, AlreadyCommitted(worker, mine - 1));
+        if (mine != 0) revert AlreadyCommitted(worker, mine - 1);
 
         // forge-lint: disable-next-line(unsafe-typecast)
         state.committed = uint16(slot + 1); // at most 255
