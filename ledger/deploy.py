@@ -52,8 +52,8 @@ class DeploymentParameters:
         minimum_clock: least time that each side of a dispute has in all; long leases give more (docs/dispute.md).
         minimum_move: time that a side has for each move, however little is left on its clock.
         seat_stake: of a seat that auditors are drawn from. seat_age: for which it must have been taken to count.
-        reveal_seconds: that drawn auditors have to reveal in (docs/auditors.md), and to commit and to reveal in where they
-            are asked for a state (docs/open-tasks.md).
+        reveal_seconds: that drawn auditors have to reveal in (docs/auditors.md), and to commit and to reveal in where
+            they are asked for a state (docs/open-tasks.md).
         token_supply: minted to the deployer; without effect where a token is given.
     """
 
@@ -242,7 +242,7 @@ def _address(value: object, name: str) -> str:
 def deploy(
     web3: Web3, sender: TransactionSender, *, parameters: DeploymentParameters, token: str | None = None
 ) -> Deployment:
-    """Deploys vault, both ledgers with a dispute game each, referee, both committees, round book, and a token unless given.
+    """Deploys vault, both ledgers with a dispute game each, referee, both committees, round book; a token unless given.
 
     They know each other by immutable addresses, so some are told others' before those exist: the address of a contract
     follows from its deployer and nonce.

@@ -19,22 +19,24 @@ from ledger.errors import ChainError
 from ledger.rpc import endpoint
 from ledger.types import Event
 
-_SOURCES = {
-    "token": "TrainingToken",
-    "vault": "StakeVault",
+# Field of the deployment record -> contract. Some events of open tasks have the names of others, and tasks and games
+# are counted apart, so nobody is given both at once.
+_SHARED = {"token": "TrainingToken", "vault": "StakeVault"}
+_TRAINING = _SHARED | {
     "ledger": "TrainingLedger",
     "game": "DisputeGame",
     "committee": "AuditCommittee",
     "book": "RoundBook",
 }
+_OPEN = _SHARED | {"open_ledger": "OpenLedger", "open_game": "DisputeGame", "availability": "AvailabilityCommittee"}
 
 
-def event_names(artifacts: Mapping[str, Artifact] | None = None) -> dict[str, list[str]]:
-    """Names of all events by contract, sorted."""
+def event_names(artifacts: Mapping[str, Artifact] | None = None, *, open_tasks: bool = False) -> dict[str, list[str]]:
+    """Names of all events by contract, sorted; `open_tasks` as in `fetch_events`."""
     known = artifacts if artifacts is not None else compile_contracts()
     return {
         name: sorted(entry["name"] for entry in known[name].abi if entry["type"] == "event")
-        for name in _SOURCES.values()
+        for name in _sources(open_tasks).values()
     }
 
 
@@ -47,6 +49,7 @@ def fetch_events(
     names: Collection[str] | None = None,
     topics: Collection[bytes | None] = (),
     chunk: int = 2000,
+    open_tasks: bool = False,
     artifacts: Mapping[str, Artifact] | None = None,
 ) -> Iterator[Event]:
     """Yields the deployment's events in chain order.
@@ -57,13 +60,15 @@ def fetch_events(
         names: events wanted, such as {"TaskPosted"}; all when None.
         topics: values of the indexed arguments, 32 bytes each, None for any; needs `names` to make sense of them.
         chunk: blocks asked for at once. Halved whenever the node refuses, and slowly raised again.
+        open_tasks: events of open tasks' ledger, game and committee; otherwise of the training ledger's. Those of token
+            and vault in either case.
 
     Raises:
         ChainUnreachable: no answer.
         ChainError: the node refuses even a single block, or a name is unknown.
     """
     known = artifacts if artifacts is not None else compile_contracts()
-    decoders = _decoders(deployment, known, names)
+    decoders = _decoders(deployment, known, names, open_tasks)
     last = int(web3.eth.block_number) if to_block is None else to_block
     first = deployment.block_number if from_block is None else from_block
     size = chunk
@@ -101,19 +106,25 @@ def decode_logs(
     logs: Iterable[LogReceipt],
     *,
     names: Collection[str] | None = None,
+    open_tasks: bool = False,
     artifacts: Mapping[str, Artifact] | None = None,
 ) -> list[Event]:
-    """The deployment's events among the logs of a receipt, in their order; `names` as in `fetch_events`."""
-    decoders = _decoders(deployment, artifacts if artifacts is not None else compile_contracts(), names)
+    """The deployment's events among the logs of a receipt, in their order; arguments as in `fetch_events`."""
+    known = artifacts if artifacts is not None else compile_contracts()
+    decoders = _decoders(deployment, known, names, open_tasks)
     return [event for log in logs if (event := _decode(web3, decoders, log)) is not None]
 
 
+def _sources(open_tasks: bool) -> dict[str, str]:
+    return _OPEN if open_tasks else _TRAINING
+
+
 def _decoders(
-    deployment: Deployment, artifacts: Mapping[str, Artifact], names: Collection[str] | None
+    deployment: Deployment, artifacts: Mapping[str, Artifact], names: Collection[str] | None, open_tasks: bool
 ) -> dict[tuple[str, bytes], tuple[str, ABIEvent]]:
     """(address, first topic) -> (contract, ABI entry)."""
     found: dict[tuple[str, bytes], tuple[str, ABIEvent]] = {}
-    for role, contract in _SOURCES.items():
+    for role, contract in _sources(open_tasks).items():
         for entry in artifacts[contract].abi:
             if entry["type"] == "event" and (names is None or entry["name"] in names):
                 event = cast(ABIEvent, entry)

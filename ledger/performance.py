@@ -1,4 +1,4 @@
-"""Pay, exactly as the contract computes it (docs/formats.md, section 6). Integers only; rounding is down."""
+"""Pay, exactly as the contracts compute it (docs/formats.md, section 6). Integers only; rounding is down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import struct
 from dataclasses import dataclass
 
+from ledger.open.records import NO_LOSS, OpenParameters
 from ledger.types import Slot, TaskParameters
 
 FIXED_POINT_BITS = 64
@@ -149,6 +150,24 @@ def pay_of(parameters: TaskParameters, slot: Slot) -> int:
     if parameters.is_merge(slot.slot):
         return parameters.merge_reward
     return pay_for(parameters, round_number=slot.round, steps=slot.steps, loss_bits=slot.heldout_loss)
+
+
+def open_pay(parameters: OpenParameters, baseline_loss: int | None, loss: int) -> int:
+    """Pay in wei of a worker's slot of an open task (docs/open-tasks.md): the floor, and more with the improvement.
+
+    Args:
+        baseline_loss: held-out loss of the round's base, binary32 bits; None where the baseline is missing.
+        loss: held-out loss of the worker's state, binary32 bits.
+
+    Raises:
+        ValueError: a loss is not a number of 32 bits, or the task's full gain is not finite and above zero.
+    """
+    full = fixed_point(parameters.full_gain)
+    if full is None or full <= 0:
+        raise ValueError(f"full gain {parameters.full_gain:#x} is not finite and above zero")
+    base, reached = fixed_point(NO_LOSS if baseline_loss is None else baseline_loss), fixed_point(loss)
+    gain = 0 if base is None or reached is None else min(max(0, base - reached), full)
+    return parameters.floor_reward + (parameters.slot_reward - parameters.floor_reward) * gain // full
 
 
 def _checked(bits: int) -> int:

@@ -1,71 +1,33 @@
-"""Reads the contracts: every view that trainledger uses, as typed records. `LedgerClient` adds the writes."""
+"""Reads the training ledger: every view that trainledger uses, as typed records. `LedgerClient` adds the writes."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from web3 import Web3
-from web3.contract import Contract
-from web3.contract.contract import ContractFunction
-from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception
 
-from ledger.compile import Artifact, compile_contracts
+from ledger.accounts import AccountReader
+from ledger.compile import Artifact
 from ledger.deploy import Deployment
-from ledger.errors import ChainError, ContractReverted, StaleDeployment
 from ledger.events import fetch_events
-from ledger.reverts import ErrorDecoder, revert_data
-from ledger.rpc import endpoint
-from ledger.types import (
-    Admission,
-    Checkpoint,
-    Round,
-    Slot,
-    SlotStatus,
-    StakeAccount,
-    Task,
-    TaskParameters,
-    VaultTotals,
-)
-
-_BEHIND_SECONDS = 10.0
+from ledger.types import Admission, Checkpoint, Round, Slot, SlotStatus, Task, TaskParameters
 
 
-class LedgerReader:
-    """The contracts of one deployment, read at the newest block.
+class LedgerReader(AccountReader):
+    """Tasks, rounds and slots, on top of all that `AccountReader` does."""
 
-    After a transaction, reads wait until the node has that transaction's block: a provider with several nodes behind
-    one URL may answer from one that lags. All reads raise ChainUnreachable without an answer.
-    """
-
-    def __init__(self, web3: Web3, deployment: Deployment, *, artifacts: Mapping[str, Artifact] | None = None) -> None:
-        self.web3 = web3
-        self.deployment = deployment
-        self.artifacts = artifacts if artifacts is not None else compile_contracts()
-        self.errors = ErrorDecoder(self.artifacts)
-        self._token = self._contract("TrainingToken", deployment.token)
-        self._vault = self._contract("StakeVault", deployment.vault)
-        self._ledger = self._contract("TrainingLedger", deployment.ledger)
-        self._game = self._contract("DisputeGame", deployment.game)
+    def __init__(
+        self,
+        web3: Web3,
+        deployment: Deployment,
+        *,
+        artifacts: Mapping[str, Artifact] | None = None,
+        open_tasks: bool = False,
+    ) -> None:
+        super().__init__(web3, deployment, artifacts=artifacts, open_tasks=open_tasks)
         self._committee = self._contract("AuditCommittee", deployment.committee)
         self._book = self._contract("RoundBook", deployment.book)
-        self._names = {
-            deployment.token: "TrainingToken",
-            deployment.vault: "StakeVault",
-            deployment.ledger: "TrainingLedger",
-            deployment.game: "DisputeGame",
-            deployment.committee: "AuditCommittee",
-            deployment.book: "RoundBook",
-        }
-        self._symbol: str | None = None
-        self._behind_seconds = _BEHIND_SECONDS
-
-    # --- tasks ---
-
-    def task_count(self) -> int:
-        """Tasks ever posted; they are numbered from 1."""
-        return int(self._read(self._ledger.functions.taskCount()))
 
     def task(self, number: int) -> Task:
         """One task.
@@ -229,118 +191,9 @@ class LedgerReader:
         """Whether a wrong submission can be disputed on chain in this deployment."""
         return bool(self._read(self._game.functions.available()))
 
-    # --- money ---
-
-    def stake_account(self, owner: str) -> StakeAccount:
-        """What `owner` has in the vault: stake, stake on its way out, and credit to withdraw."""
-        who = Web3.to_checksum_address(owner)
-        staked, locked = self._read(self._vault.functions.stakeOf(who))
-        unbonding, release = self._read(self._vault.functions.unbondingOf(who))
-        return StakeAccount(
-            staked=staked,
-            locked=locked,
-            unbonding=unbonding,
-            unbonding_release=release,
-            credit=int(self._read(self._vault.functions.creditOf(who))),
-            payout=str(self._read(self._vault.functions.payoutOf(who))),
-        )
-
-    def totals(self) -> VaultTotals:
-        """The vault's books against the tokens that it holds."""
-        return VaultTotals(
-            held=self.token_balance(self.deployment.vault),
-            staked=int(self._read(self._vault.functions.totalStaked())),
-            owed=int(self._read(self._vault.functions.totalOwed())),
-        )
-
     def escrow(self, task: int) -> int:
         """What is left of a task's reward, wei."""
         return int(self._read(self._vault.functions.escrowOf(task)))
-
-    def is_operator(self, owner: str, operator: str) -> bool:
-        """Whether `operator` may claim and submit on `owner`'s stake."""
-        pair = (Web3.to_checksum_address(owner), Web3.to_checksum_address(operator))
-        return bool(self._read(self._vault.functions.isOperator(*pair)))
-
-    def unbonding_delay(self) -> int:
-        """Seconds between asking for stake and getting it."""
-        return int(self._read(self._vault.functions.unbondingDelay()))
-
-    def token_balance(self, address: str) -> int:
-        """Tokens of an account, wei."""
-        return int(self._read(self._token.functions.balanceOf(Web3.to_checksum_address(address))))
-
-    def ether_balance(self, address: str) -> int:
-        """Ether of an account, wei."""
-        self._wait_for_node()
-        return int(self.web3.eth.get_balance(Web3.to_checksum_address(address), "latest"))
-
-    @property
-    def token_symbol(self) -> str:
-        """Such as TRAIN."""
-        if self._symbol is None:
-            self._symbol = str(self._read(self._token.functions.symbol()))
-        return self._symbol
-
-    # --- the chain ---
-
-    def chain_time(self) -> int:
-        """Time of the newest block, Unix seconds: what leases and windows are measured by."""
-        self._wait_for_node()
-        return int(self.web3.eth.get_block("latest")["timestamp"])
-
-    def block_number(self) -> int:
-        """Number of the newest block."""
-        self._wait_for_node()
-        return int(self.web3.eth.block_number)
-
-    def _floor(self) -> int:
-        """The block that reads must have seen."""
-        return 0
-
-    def _wait_for_node(self) -> None:
-        floor = self._floor()
-        if floor == 0:
-            return
-        end = time.monotonic() + self._behind_seconds
-        while (newest := self.web3.eth.block_number) < floor:
-            if time.monotonic() >= end:
-                raise ChainError(
-                    f"The node at {endpoint(self.web3)} is behind: it is at block {newest}, and a transaction of "
-                    f"this account was mined in block {floor}.",
-                    remedy="Wait until it has caught up, or name another node with --rpc-url.",
-                )
-            time.sleep(0.2)
-
-    def _read(self, call: ContractFunction, *, task: int | None = None) -> Any:
-        self._wait_for_node()
-        name = self._names[str(call.address)]
-        try:
-            return call.call(block_identifier="latest")
-        except ContractLogicError as problem:
-            reverted = self.errors.decode(name, call.fn_name, revert_data(problem))
-            if reverted.error == "UnknownTask" and task is not None:
-                raise self._unknown_task(task, reverted) from None
-            raise reverted from None
-        except BadFunctionCallOutput:
-            raise StaleDeployment(
-                f"What is at {call.address} does not answer as {name}.",
-                remedy="Deploy again with `trainledger deploy`, or name another record with --deployment.",
-            ) from None
-        except Web3Exception as problem:
-            raise ChainError(
-                f"The node at {endpoint(self.web3)} refuses {name}.{call.fn_name}: {problem}."
-            ) from problem
-
-    def _unknown_task(self, task: int, reverted: ContractReverted) -> ContractReverted:
-        count = self.task_count()
-        there = {0: "there is none yet", 1: "there is only task 1"}.get(count, f"there are tasks 1 to {count}")
-        reverted.problem = f"Task {task} does not exist; {there}."
-        return reverted
-
-    def _contract(self, name: str, address: str) -> Contract:
-        artifact = self.artifacts[name]
-        return self.web3.eth.contract(address=Web3.to_checksum_address(address), abi=artifact.abi)
 
 
 def _bits(mask: int) -> frozenset[int]:

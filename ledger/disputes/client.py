@@ -40,6 +40,11 @@ class DisputeClient(LedgerClient):
 
     Games are rebuilt from the log and compared with the contract, so a node that keeps events back, or a chain that
     was reorganised, is noticed before anybody moves.
+
+    Args:
+        open_tasks: the games about scores of open tasks. Then `slot` is the slot as games see it, and of the ledger's
+            other calls only `task_count`, `base_root`, `finalise`, `close_task` and `award_fall` mean anything:
+            `OpenClient` does the rest.
     """
 
     def __init__(
@@ -49,9 +54,10 @@ class DisputeClient(LedgerClient):
         sender: TransactionSender | None = None,
         *,
         artifacts: Mapping[str, Artifact] | None = None,
+        open_tasks: bool = False,
     ) -> None:
-        super().__init__(web3, deployment, sender, artifacts=artifacts)
-        self._log = GameLog(web3, deployment, artifacts=self.artifacts)
+        super().__init__(web3, deployment, sender, artifacts=artifacts, open_tasks=open_tasks)
+        self._log = GameLog(web3, deployment, open_tasks=open_tasks, artifacts=self.artifacts)
         self._look_seconds = _LOOK_SECONDS
 
     # --- reads ---

@@ -27,11 +27,17 @@ class GameLog:
     """All games so far. `update` asks for what is new; everything else answers from memory.
 
     What is kept of each game is its last event and those of the newest blocks. Threads may share one.
+
+    Args:
+        open_tasks: the games of the ledger of open tasks, in place of the training ledger's.
     """
 
-    def __init__(self, web3: Web3, deployment: Deployment, *, artifacts: Mapping[str, Artifact]) -> None:
+    def __init__(
+        self, web3: Web3, deployment: Deployment, *, open_tasks: bool = False, artifacts: Mapping[str, Artifact]
+    ) -> None:
         self._web3 = web3
         self._deployment = deployment
+        self._open_tasks = open_tasks
         self._artifacts = artifacts
         self._events: dict[int, list[Event]] = {}
         # (number, hash) of blocks up to which the log was read, oldest first: they tell whether they still stand.
@@ -59,6 +65,7 @@ class GameLog:
                 from_block=first,
                 to_block=mark[0],
                 names={_STARTED, _MOVED, _ENDED},
+                open_tasks=self._open_tasks,
                 artifacts=self._artifacts,
             )
             # All or nothing: an answer that breaks off must not leave half of what is then asked for again.
