@@ -1,4 +1,4 @@
-"""From the file of an open task to everything that posting it takes: programs, the public data set, each round's own."""
+"""From the file of an open task to all that posting it takes: programs, the public data set, and each round's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from trainer.checkpoints import save_state
 from trainer.commit.states import state_root
 from trainer.data.config import DataConfig
 from trainer.data.corpus import read_corpus
-from trainer.data.dataset import Dataset, check_description, check_programs, dataset_of, dataset_of_text, publish_dataset
+from trainer.data.dataset import (
+    Dataset,
+    check_description,
+    check_programs,
+    dataset_of,
+    dataset_of_text,
+    publish_dataset,
+)
 from trainer.engine.batches import Tokens
 from trainer.engine.engines import Engine
 from trainer.engine.segment import measured

@@ -19,7 +19,7 @@ from trainer.program.task import TaskProgram
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What `score` on chain takes: root of the state after evaluation, its loss (binary32 bits), and the loss's proof."""
+    """A score as the chain takes it: root of the state after evaluation, its loss (binary32 bits), the loss's proof."""
 
     root: bytes
     loss_bits: int

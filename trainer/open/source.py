@@ -1,4 +1,4 @@
-"""What a round of an open task is worked on and checked with: materials, states and held-out data, fetched and checked."""
+"""What rounds of open tasks are worked on and checked with: materials, states, held-out data; each checked."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -150,7 +149,7 @@ class FileTraining:
 
 
 def slot_of_worker(worker: str) -> int:
-    """Which batches a worker's recipe reads: 32 bits of its address's hash, in place of a slot that it does not have."""
+    """Which batches a worker's recipe reads: 32 bits of its address's hash; it has no slot before it commits."""
     return int.from_bytes(hashlib.sha256(bytes.fromhex(worker.removeprefix("0x"))).digest()[:4], "big")
 
 
