@@ -18,7 +18,8 @@ from ledger.errors import ContractReverted
 _ERROR = function_signature_to_4byte_selector("Error(string)")
 _PANIC = function_signature_to_4byte_selector("Panic(uint256)")
 
-# What to do about the errors that users meet; the rest speak for themselves. "method.error" goes before "error".
+# What to do about the errors that users meet; the rest speak for themselves. "method.error" goes before
+# "contract.error", and that before "error".
 _REMEDIES: Mapping[str, str] = {
     "closeTask.TaskIsClosed": "Nothing is left to close; `trainledger withdraw` sends what it returned to you.",
     "requestUnbond.InsufficientFreeStake": "Take out no more than is free; a bond comes free when its round ends.",
@@ -72,6 +73,44 @@ _REMEDIES: Mapping[str, str] = {
     "AlreadyCollected": "Nothing is left to collect; the merge can be claimed.",
     "NotGrouped": "The task has one slot a round, which no merge follows.",
     "WrongSeatCount": "Take at least one seat and no more than the most at once.",
+    # Open tasks.
+    "OpenLedger.UnknownTask": "See `trainledger open list` for the open tasks there are.",
+    "OpenLedger.NothingToAward": "See `trainledger open show` for the slots there are.",
+    "OpenLedger.TooLate": "That period of the round is over; `trainledger open show` tells what it waits for.",
+    "OnlyAvailabilityCommittee": "Nobody calls this; ask about a state with `trainledger open question`.",
+    "WrongStage": "The slot is not as far, or further; look at it again with `trainledger open show`.",
+    "AlreadyCommitted": "A worker commits once a round, and an auditor once to what it found; open that.",
+    "AlreadyDone": "Nothing is left to do.",
+    "CommitsOver": "The round is full, or its time for commits is over; wait for the next round.",
+    "TooEarly": "Try again after that time; `trainledger open show` tells what the round waits for.",
+    "WrongCommitment": "Open it with the very state and salt that were committed to.",
+    "WrongHeldOut": "Show the held-out tokens that the task was posted with for this very round.",
+    "WrongHeldOutSize": "Post rounds whose held-out part has 1 to 65,536 bytes.",
+    "score.HeldOutShown": "Wait until the requester has shown the round's held-out data.",
+    "expire.HeldOutShown": "Wait until the requester has shown the round's held-out data.",
+    "HeldOutShown": "The held-out data was shown in time: the states are scored now.",
+    "NotYourScore": "Only its worker may score this state until then; try again after it.",
+    "BaselineNotFinal": "Let the round's base be scored and made final first; it is the last slot.",
+    "Questioned": "It is asked once whether a state can be fetched; wait for the answer if there is none yet.",
+    "RoundHasStates": "There are states to score or to pay; `trainledger open show` tells which.",
+    "OnlyRequesterAcknowledges": "Act as the task's requester with --account.",
+    "unavailable.WindowOver": "A state can be asked about only until the window of its score ends.",
+    "AvailabilityCommittee.TooFewSeats": "Wait until auditors have nine seats; `trainledger auditor enrol` takes some.",
+    "UnknownInquiry": "Nobody has asked whether this state can be fetched; `trainledger open question` asks.",
+    "AlreadyDecided": "Nothing is left to do; `trainledger open show` tells what was decided.",
+    "AlreadyDrawn": "Nothing is left to draw.",
+    "NotDrawn": "Draw the auditors first, two blocks after the question.",
+    "SeedUnavailable": "Try again two blocks later.",
+    "WrongSeed": "The auditors were drawn anew; look at it again.",
+    "NotDrawnInto": "Act for an auditor who was drawn, and who has committed where it is about to reveal.",
+    "AlreadyRevealed": "Nothing is left to do.",
+    "EmptyCommitment": "Commit to the hash of what was found.",
+    "CommitOver": "The time to commit is over; what was committed to can be revealed.",
+    "CommitStillOpen": "Reveal when the time to commit is over.",
+    "RevealOver": "The time to reveal is over.",
+    "WrongOpening": "Open it with the very finding and salt that were committed to.",
+    "InquiryStillRuns": "Try again when the time to reveal is over.",
+    "NothingToCollect": "This auditor is owed nothing, or has it; see `trainledger rewards`.",
 }
 
 # Which arguments of an error are wei of the token. The ABI does not tell amounts from other numbers.
@@ -89,31 +128,43 @@ AMOUNTS: Mapping[str, frozenset[str]] = {
     "WrongFee": frozenset({"given", "expected"}),
 }
 # The same for the parameters that InvalidParameter is about.
-_AMOUNT_FIELDS = frozenset({"bond", "leaseFee", "minimumBond", "minimumStake", "slotReward", "mergeReward"})
+_AMOUNT_FIELDS = frozenset(
+    {
+        "bond",
+        "fee",
+        "floorReward",
+        "leaseFee",
+        "mergeReward",
+        "minimumBond",
+        "minimumStake",
+        "scoreReward",
+        "slotReward",
+    }
+)
+
+
+_Error = tuple[str, list[str], list[str]]  # name, names of the arguments, their types
 
 
 class ErrorDecoder:
     """Decodes revert data with the custom errors of all given artifacts.
 
     Args:
-        artifacts: the contracts whose errors are known; a call into one may revert with an error of any other.
+        artifacts: the contracts whose errors are known; a call into one may revert with an error of any other. Where
+            two have the same error, and name its arguments otherwise, the names are those of the one called.
     """
 
     def __init__(self, artifacts: Iterable[Artifact] | Mapping[str, Artifact]) -> None:
-        self._errors: dict[bytes, tuple[str, list[str], list[str]]] = {
+        self._errors: dict[bytes, _Error] = {
             _ERROR: ("Error", ["message"], ["string"]),
             _PANIC: ("Panic", ["code"], ["uint256"]),
         }
+        self._own: dict[tuple[str, bytes], _Error] = {}
         for artifact in artifacts.values() if isinstance(artifacts, Mapping) else artifacts:
             for entry in artifact.abi:
                 if entry["type"] == "error":
-                    self._add(entry)
-
-    def _add(self, entry: Mapping[str, Any]) -> None:
-        types = [collapse_if_tuple(item) for item in entry["inputs"]]
-        names = [item["name"] or f"argument{index}" for index, item in enumerate(entry["inputs"])]
-        selector = function_signature_to_4byte_selector(f"{entry['name']}({','.join(types)})")
-        self._errors[selector] = (entry["name"], names, types)
+                    selector, error = _read_entry(entry)
+                    self._errors[selector] = self._own[artifact.name, selector] = error
 
     def decode(self, contract: str, method: str, data: bytes | str | None) -> ContractReverted:
         """The error to raise for revert data that `contract.method` gave.
@@ -122,7 +173,7 @@ class ErrorDecoder:
         address without code); then `arguments` holds the raw data.
         """
         raw = _to_bytes(data)
-        known = self._errors.get(raw[:4])
+        known = self._own.get((contract, raw[:4]), self._errors.get(raw[:4]))
         if known is not None:
             name, names, types = known
             try:
@@ -131,11 +182,28 @@ class ErrorDecoder:
                 known = None
             else:
                 arguments = {key: _plain(value, kind) for key, value, kind in zip(names, values, types, strict=True)}
-                remedy = _REMEDIES.get(f"{method}.{name}", _REMEDIES.get(name, ""))
                 return ContractReverted(
-                    contract, method, name, arguments, amounts=_amounts_of(name, arguments), remedy=remedy
+                    contract,
+                    method,
+                    name,
+                    arguments,
+                    amounts=_amounts_of(name, arguments),
+                    remedy=_remedy_of(contract, method, name),
                 )
         return ContractReverted(contract, method, "Unknown", {"data": "0x" + raw.hex()})
+
+
+def _read_entry(entry: Mapping[str, Any]) -> tuple[bytes, _Error]:
+    """Selector, name, and the names and types of the arguments of an ABI's error."""
+    types = [collapse_if_tuple(item) for item in entry["inputs"]]
+    names = [item["name"] or f"argument{index}" for index, item in enumerate(entry["inputs"])]
+    selector = function_signature_to_4byte_selector(f"{entry['name']}({','.join(types)})")
+    return selector, (entry["name"], names, types)
+
+
+def _remedy_of(contract: str, method: str, error: str) -> str:
+    keys = (f"{method}.{error}", f"{contract}.{error}", error)
+    return next((_REMEDIES[key] for key in keys if key in _REMEDIES), "")
 
 
 def _amounts_of(error: str, arguments: Mapping[str, Any]) -> frozenset[str]:

@@ -35,6 +35,7 @@ PURE = [
     "ledger/types.py",
     "ledger/errors.py",
     "ledger/audits/records.py",
+    "ledger/open/records.py",
     "ledger/disputes/abi.py",
     "ledger/disputes/moves.py",
     "ledger/disputes/positions.py",

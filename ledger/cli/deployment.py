@@ -70,9 +70,9 @@ def deploy(
     Nobody can change these numbers afterwards, nor the contracts: there is no owner. Defaults suit a public chain (a
     week of unbonding, an hour of window, an hour on each clock of a dispute) or, on the local chain, a quick try.
 
-    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `referee`, `committee`, `book`, `deployer`, `block`,
-    `unbonding_delay`, `minimum_bond`, `minimum_window`, `minimum_lease`, `minimum_clock`, `minimum_move`, `seat_stake`,
-    `seat_age`, `reveal_seconds` and `record`, the path of the record.
+    JSON: `chain_id`, `ledger`, `vault`, `token`, `game`, `referee`, `committee`, `book`, `open_ledger`, `open_game`,
+    `availability`, `deployer`, `block`, `unbonding_delay`, `minimum_bond`, `minimum_window`, `minimum_lease`,
+    `minimum_clock`, `minimum_move`, `seat_stake`, `seat_age`, `reveal_seconds` and `record`, the path of the record.
 
     Example: `trainledger deploy --rpc-url https://… --account alice --minimum-bond 5`
     """
@@ -185,6 +185,9 @@ def deployment_document(deployment: Deployment, directory: Path) -> dict[str, An
         "referee": deployment.referee,
         "committee": deployment.committee,
         "book": deployment.book,
+        "open_ledger": deployment.open_ledger,
+        "open_game": deployment.open_game,
+        "availability": deployment.availability,
         "deployer": deployment.deployer,
         "block": deployment.block_number,
         "unbonding_delay": fixed.unbonding_delay,

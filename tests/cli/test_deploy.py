@@ -39,6 +39,11 @@ def test_deploy_writes_a_record_that_works(
     assert (document["minimum_clock"], document["minimum_move"]) == (90, 12)
     assert (document["referee"], document["game"]) == (record.referee, record.game)
     assert document["committee"] == record.committee
+    assert [document[name] for name in ("open_ledger", "open_game", "availability")] == [
+        record.open_ledger,
+        record.open_game,
+        record.availability,
+    ]
     assert (document["seat_stake"]["tokens"], document["seat_age"], document["reveal_seconds"]) == ("1", 2, 20)
     assert sorted(path.stem for path in (fresh.deployment or Path()).glob("abi/*.json"))[-1] == "TrainingToken"
     assert fresh.json("account", "show", "alice")["tokens_held"]["tokens"] == "1234.5"

@@ -31,7 +31,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_compile_contracts_has_all_that_is_deployed(artifacts: dict[str, Artifact]) -> None:
-    for name in ("TrainingToken", "StakeVault", "TrainingLedger", "DisputeGame", "StepReferee", "AuditCommittee"):
+    names = ["TrainingToken", "StakeVault", "TrainingLedger", "DisputeGame", "StepReferee", "AuditCommittee"]
+    for name in (*names, "RoundBook", "OpenLedger", "AvailabilityCommittee"):
         artifact = artifacts[name]
         assert 0 < len(artifact.runtime_bytecode) <= 24_576, name  # EIP-170
         assert len(artifact.bytecode) <= 49_152, name  # EIP-3860

@@ -14,6 +14,7 @@ from ledger.compile import Artifact
 from ledger.deploy import LOCAL_PARAMETERS, PUBLIC_PARAMETERS, Deployment, deploy, predict_address, publish
 from ledger.errors import ChainError, ChainUnreachable, SettingsError, StaleDeployment, WrongChain
 from ledger.keys import Wallet
+from ledger.open.client import OpenClient
 from ledger.reverts import ErrorDecoder
 from ledger.rpc import connect, rpc
 from ledger.tx import TransactionSender
@@ -44,6 +45,27 @@ def test_deploy_wires_the_contracts_to_each_other(web3: Web3, deployment: Deploy
     assert block["hash"].to_0x_hex() == deployment.block_hash
 
 
+def test_deploy_wires_the_contracts_of_open_tasks(web3: Web3, deployment: Deployment) -> None:
+    client = OpenClient(web3, deployment)
+    ledger, game, committee = (one.functions for one in (client._ledger, client._game, client._availability))
+    assert client._vault.functions.openLedger().call() == deployment.open_ledger
+    assert ledger.vault().call() == deployment.vault
+    assert (ledger.disputeGame().call(), ledger.availabilityCommittee().call()) == (
+        deployment.open_game,
+        deployment.availability,
+    )
+    assert game.referee().call() == deployment.referee
+    assert game.minimumClock().call() == LOCAL_PARAMETERS.minimum_clock
+    assert game.minimumMove().call() == LOCAL_PARAMETERS.minimum_move
+    assert committee.openLedger().call() == deployment.open_ledger
+    assert committee.auditCommittee().call() == deployment.committee
+    assert client.minimum_bond() == LOCAL_PARAMETERS.minimum_bond
+    assert client.minimum_window() == LOCAL_PARAMETERS.minimum_window
+    assert client.minimum_lease() == LOCAL_PARAMETERS.minimum_lease
+    assert client.inquiry_seconds() == LOCAL_PARAMETERS.reveal_seconds
+    assert (client.task_count(), client.tasks()) == (0, [])
+
+
 def test_deploy_on_an_existing_token_checks_out(
     web3: Web3, deployment: Deployment, deployer: Wallet, artifacts: dict[str, Artifact]
 ) -> None:
@@ -61,15 +83,20 @@ def test_deploy_token_without_code_refused(web3: Web3, deployer: Wallet, artifac
         deploy(web3, sender, parameters=LOCAL_PARAMETERS, token=nobody)
 
 
+@pytest.mark.parametrize("ledger", ["TrainingLedger", "OpenLedger"])
 def test_deploy_another_transaction_in_between_is_noticed(
-    web3: Web3, funded_wallet: Callable[..., Wallet], artifacts: dict[str, Artifact], deployment: Deployment
+    web3: Web3,
+    funded_wallet: Callable[..., Wallet],
+    artifacts: dict[str, Artifact],
+    deployment: Deployment,
+    ledger: str,
 ) -> None:
     wallet = funded_wallet()
     twin = TransactionSender(web3, wallet, errors=ErrorDecoder(artifacts))
 
     class Interrupted(TransactionSender):
         def send_request(self, request, *, contract, method, value=0):  # type: ignore[no-untyped-def]  # as its base
-            if contract == "TrainingLedger":
+            if contract == ledger:
                 twin.send_request({"to": wallet.address, "data": "0x"}, contract="account", method="transfer")
             return super().send_request(request, contract=contract, method=method, value=value)
 
@@ -96,7 +123,9 @@ def test_publish_and_load_give_the_same_record(deployment: Deployment, tmp_path:
     assert contract.functions.vault().call() == record["vault"]
     assert sorted(path.name for path in (tmp_path / "abi").iterdir()) == [
         "AuditCommittee.json",
+        "AvailabilityCommittee.json",
         "DisputeGame.json",
+        "OpenLedger.json",
         "RoundBook.json",
         "StakeVault.json",
         "StepReferee.json",
@@ -114,7 +143,7 @@ def test_load_missing_record_says_what_to_do(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda record: record.pop("vault"), "lacks vault"),
-        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/4"),
+        (lambda record: record.update(format="other"), "is not a record of format trainledger/deployment/5"),
         (lambda record: record.update(ledger="0x12"), "is damaged"),
         (lambda record: record["parameters"].pop("minimum_bond"), "is damaged"),
     ],
@@ -130,8 +159,8 @@ def test_load_damaged_record_is_named(
 
 
 def test_load_record_of_an_older_format_is_stale(deployment: Deployment, tmp_path: Path) -> None:
-    record = json.loads(deployment.to_json()) | {"format": "trainledger/deployment/2"}
-    del record["committee"]
+    record = json.loads(deployment.to_json()) | {"format": "trainledger/deployment/4"}
+    del record["open_ledger"]
     (tmp_path / "deployment.json").write_text(json.dumps(record))
     with pytest.raises(StaleDeployment, match=r"is of an older trainledger, whose contracts were others.*Deploy again"):
         Deployment.load(tmp_path)

@@ -122,11 +122,11 @@ def test_fetch_events_unknown_name_is_an_error(web3: Web3, deployment: Deploymen
 
 
 def test_event_names_are_the_interfaces(artifacts: dict[str, Artifact]) -> None:
-    names = event_names(artifacts)
-    for interface, contract in (
-        ("ITrainingLedger", "TrainingLedger"),
-        ("IStakeVault", "StakeVault"),
-        ("IAuditCommittee", "AuditCommittee"),
-    ):
-        declared = {entry["name"] for entry in artifacts[interface].abi if entry["type"] == "event"}
-        assert declared <= set(names[contract])
+    training = ("ITrainingLedger", "IStakeVault", "IAuditCommittee", "IDisputeGame", "IRoundBook")
+    of_open_tasks = ("IOpenLedger", "IStakeVault", "IAvailabilityCommittee", "IDisputeGame")
+    for open_tasks, interfaces in ((False, training), (True, of_open_tasks)):
+        names = event_names(artifacts, open_tasks=open_tasks)
+        assert len(names) == len(interfaces) + 1  # the token's
+        for interface in interfaces:
+            declared = {entry["name"] for entry in artifacts[interface].abi if entry["type"] == "event"}
+            assert declared <= set(names[interface.removeprefix("I")])

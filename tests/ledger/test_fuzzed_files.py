@@ -266,7 +266,8 @@ def test_from_private_key_any_text(text: str) -> None:
 def record(tmp_path: Path) -> tuple[dict[str, Any], Callable[[Any], Deployment]]:
     """A good record's document, and a reader of changed ones."""
     roles = ("token", "vault", "ledger", "game", "referee", "committee", "book")
-    address = {name: "0x" + digit * 40 for name, digit in zip(roles, "1234897", strict=True)}
+    roles += ("open_ledger", "open_game", "availability")
+    address = {name: "0x" + digit * 40 for name, digit in zip(roles, "1234897056", strict=True)}
     names = (
         "TrainingToken",
         "StakeVault",
@@ -275,6 +276,8 @@ def record(tmp_path: Path) -> tuple[dict[str, Any], Callable[[Any], Deployment]]
         "StepReferee",
         "AuditCommittee",
         "RoundBook",
+        "OpenLedger",
+        "AvailabilityCommittee",
     )
     good = Deployment(
         chain_id=5, **address, block_number=7, block_hash="0x" + "55" * 32, deployer="0x" + "6" * 40,

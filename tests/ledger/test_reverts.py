@@ -96,7 +96,8 @@ def test_decode_cut_off_arguments_keep_the_bytes(decoder: ErrorDecoder) -> None:
 
 def test_every_error_of_the_interfaces_is_known(decoder: ErrorDecoder, artifacts: dict[str, Artifact]) -> None:
     checked = 0
-    for name in ("ITrainingLedger", "IStakeVault", "IDisputeGame", "IAuditCommittee", "IRoundBook", "TrainingToken"):
+    names = ("ITrainingLedger", "IStakeVault", "IDisputeGame", "IAuditCommittee", "IRoundBook", "TrainingToken")
+    for name in (*names, "IOpenLedger", "IAvailabilityCommittee"):
         for entry in artifacts[name].abi:
             if entry["type"] != "error":
                 continue
@@ -104,11 +105,32 @@ def test_every_error_of_the_interfaces_is_known(decoder: ErrorDecoder, artifacts
             zeros = {"string": "", "address": "0x" + "00" * 20, "bytes32": bytes(32)}
             values = [zeros.get(kind, 0) for kind in types]
             data = selector(f"{entry['name']}({','.join(types)})") + encode(types, values)
-            refusal = decoder.decode("c", "m", data)
+            refusal = decoder.decode(name, "m", data)
             assert refusal.error == entry["name"]
             assert list(refusal.arguments) == [item["name"] for item in entry["inputs"]]
             checked += 1
-    assert checked > 70
+    assert checked > 100
+
+
+def test_every_error_of_open_tasks_has_a_remedy(decoder: ErrorDecoder, artifacts: dict[str, Artifact]) -> None:
+    for name in ("IOpenLedger", "IAvailabilityCommittee"):
+        for entry in artifacts[name].abi:
+            if entry["type"] == "error":
+                types = [item["type"] for item in entry["inputs"]]
+                zeros = {"string": "", "address": "0x" + "00" * 20, "bytes32": bytes(32)}
+                values = [zeros.get(kind, 0) for kind in types]
+                data = selector(f"{entry['name']}({','.join(types)})") + encode(types, values)
+                assert decoder.decode(name.removeprefix("I"), "m", data).remedy.endswith("."), entry["name"]
+
+
+def test_decode_same_error_of_two_contracts_is_the_called_ones(decoder: ErrorDecoder) -> None:
+    data = selector("TooLate(uint256,uint256)") + encode(["uint256", "uint256"], [7, 8])
+    game = decoder.decode("DisputeGame", "narrow", data)
+    assert game.arguments == {"deadline": 7, "nowTime": 8}
+    assert game.remedy.startswith("The deadline has passed")
+    round_over = decoder.decode("OpenLedger", "reveal", data)
+    assert round_over.arguments == {"periodEnd": 7, "nowTime": 8}
+    assert round_over.remedy.startswith("That period of the round is over")
 
 
 @pytest.mark.parametrize(
