@@ -17,9 +17,18 @@ from ledger.cli import (
     unpaid,
 )
 from ledger.cli.common import CommandApp, root_app
-from ledger.cli.groups import account_app, auditor_app, checkpoint_app, dispute_app, rewards_app, task_app
+from ledger.cli.groups import account_app, auditor_app, checkpoint_app, dispute_app, open_app, rewards_app, task_app
 
-__all__ = ["account_app", "auditor_app", "checkpoint_app", "dispute_app", "make_app", "rewards_app", "task_app"]
+__all__ = [
+    "account_app",
+    "auditor_app",
+    "checkpoint_app",
+    "dispute_app",
+    "make_app",
+    "open_app",
+    "rewards_app",
+    "task_app",
+]
 
 
 for _module in (account_keys, account_stake):
@@ -41,6 +50,6 @@ def make_app() -> CommandApp:
     )
     for module in (local, deployment, earnings, unpaid):
         module.register(app)
-    for group in (account_app, task_app, checkpoint_app, rewards_app, dispute_app, auditor_app):
+    for group in (account_app, task_app, checkpoint_app, rewards_app, dispute_app, auditor_app, open_app):
         app.add_typer(group)
     return app
