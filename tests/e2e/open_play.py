@@ -21,6 +21,7 @@ from ledger.rpc import connect
 from ledger.tx import TransactionSender
 from trainer.cli.open_parts import OpenParts, open_player, secret_folder
 from trainer.engine.state import State
+from trainer.open.audit import OpenAuditOptions, OpenAuditor
 from trainer.open.kept import KeptStates
 from trainer.open.policy import why_waiting
 from trainer.open.ports import look
@@ -152,6 +153,23 @@ class OpenPlay:
             poll_seconds=0.05,
             reporter=self.said,
             stop=self.stop,
+        )
+
+    def auditor(self, name: str, *, question_seconds: float | None = None) -> OpenAuditor:
+        parts, owner = self.parts(name), self.stage.wallet(name).address
+        return OpenAuditor(
+            parts.chain,
+            parts.games,
+            parts.source,
+            parts.truths,
+            owner=owner,
+            options=OpenAuditOptions(
+                poll_seconds=0.05, task=self.number, question_seconds=question_seconds, exit_when_done=True
+            ),
+            reporter=self.said,
+            stop=self.stop,
+            clock=time.monotonic,
+            player=open_player(parts, owner=owner, reporter=self.said, poll_seconds=0.0),
         )
 
     def chain(self) -> OpenClient:

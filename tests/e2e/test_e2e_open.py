@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from open_play import FLOOR, SCORE_REWARD, SLOT_REWARD, OpenPlay
+from open_play import BOND, FLOOR, SCORE_REWARD, SLOT_REWARD, OpenPlay
+from small_programs import engine
 from stage import Stage
 
+from ledger.open.records import OpenTask
 from ledger.open.records import Stage as SlotStage
 from ledger.performance import bits_float, open_pay
 from ledger.types import StakeAccount
+from trainer.commit.states import loss_proof, state_root
+from trainer.engine.engines import Engine
+from trainer.engine.state import heldout_loss_bits
+from trainer.open.scoring import Score, with_loss
+from trainer.open.source import OpenSource
 from trainer.open.training import FileTraining, ScriptTraining
 
 pytestmark = pytest.mark.chain
@@ -98,3 +105,58 @@ def test_pay_follows_what_a_state_improves(stage: Stage, tmp_path: Path, script:
     assert now.solvent
     assert now.owed - books.owed == play.escrow  # what was not earned is the requester's again
     assert now.staked == books.staked
+
+
+def test_requester_who_shows_nothing_pays_in_full(stage: Stage, tmp_path: Path, script: Path) -> None:
+    before = accounts(stage, ("alice", "bob"))
+    play = OpenPlay(stage, rounds=2, slots=2)
+    changed = play.base_file(tmp_path / "changed.safetensors", lambda state: state["counter.step"].add_(1))
+    play.play([play.worker("alice", FileTraining(changed)), play.worker("bob", ScriptTraining(script))])
+    assert play.stages()[:2] == [SlotStage.FINALISED] * 2
+    after = accounts(stage, ("alice", "bob"))
+    for name in before:
+        assert after[name].credit - before[name].credit == SLOT_REWARD
+        assert (after[name].staked, after[name].locked) == (before[name].staked, 0)
+    chain = play.chain()
+    assert chain.task(play.number).closed
+    assert chain.escrow(play.number) == 0
+
+
+class Boastful(OpenSource):
+    """Scores as the truth is, but for one bit of the loss: lower by far."""
+
+    def score(self, task: OpenTask, round_number: int, slot: int, *, engine: Engine | None = None) -> Score:
+        true = super().score(task, round_number, slot, engine=engine)
+        if slot == task.parameters.baseline:
+            return true
+        state = with_loss(self.scored(task, round_number, slot), true.loss_bits ^ 1 << 23)
+        return Score(
+            root=state_root(state.values()),
+            loss_bits=heldout_loss_bits(state),
+            proof=loss_proof(state.values()),
+        )
+
+
+def test_false_score_loses_its_bond(stage: Stage, tmp_path: Path) -> None:
+    stage.fund("dave", stake=100)
+    before = accounts(stage, ("alice", "dave"))
+    play = OpenPlay(stage, rounds=1, slots=1)
+    parts = play.parts("alice")
+    lies = Boastful(parts.chain, store_of=lambda _: str(stage.home / "store"), cache=tmp_path, engine=engine())
+    changed = play.base_file(tmp_path / "changed.safetensors", lambda state: state["counter.step"].add_(1))
+    play.play([play.requester(), play.auditor("dave"), play.worker("alice", FileTraining(changed), source=lies)])
+
+    own, baseline = play.slots()
+    assert own.stage is baseline.stage is SlotStage.FINALISED
+    assert own.attempt == 1
+    assert own.worker == stage.wallet("dave").address  # who proved the lie scored the state anew
+    assert own.held_out_loss == baseline.held_out_loss  # a step counted changes no loss
+    game = play.said.named("challenged")[0]["game"]
+    assert [fields["outcome"] for fields in play.said.named("game-over") if fields["game"] == game]
+    after = accounts(stage, ("alice", "dave"))
+    assert before["alice"].staked - after["alice"].staked == BOND
+    won = after["dave"].staked + after["dave"].credit - before["dave"].staked - before["dave"].credit
+    assert won >= BOND // 2 + FLOOR  # the award, and what the score of the state pays
+    assert all(account.locked == 0 for account in after.values())
+    assert play.chain().escrow(play.number) == 0
+    assert stage.client("deployer").totals().solvent

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenParts:
-    """A chain's open tasks and the games about their scores, with one sender for both; and what they are checked with."""
+    """Open tasks and the games about their scores, with one sender for both; and what checks them."""
 
     chain: OpenClient
     games: DisputeClient

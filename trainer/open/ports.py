@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ledger.audits.records import Ballot
 from ledger.open.records import Inquiry
 from ledger.types import StakeAccount
 from trainer.open.policy import RoundView
@@ -26,8 +27,6 @@ class OpenChain(OpenReads, Protocol):
     def stake_account(self, owner: str, /) -> StakeAccount: ...
 
     def commitment(self, task: int, round_number: int, worker: str, trained_root: bytes, salt: bytes, /) -> bytes: ...
-
-    def inquiry(self, task: int, round_number: int, slot: int, /) -> Inquiry: ...
 
     def commit(
         self,
@@ -70,7 +69,33 @@ class OpenChain(OpenReads, Protocol):
 
     def settle_default(self, task: int, round_number: int, slot: int, trained_root: bytes, /) -> object: ...
 
+    def unavailable(self, task: int, round_number: int, slot: int, trained_root: bytes, asker: str, /) -> object: ...
+
     def acknowledge(self, task: int, round_number: int, slot: int, /) -> object: ...
+
+
+class InquiryChain(Protocol):
+    """What whoever is drawn into questions needs of `OpenClient`."""
+
+    def inquiry(self, task: int, round_number: int, slot: int, /) -> Inquiry: ...
+
+    def votes_of(self, task: int, round_number: int, slot: int, auditor: str, /) -> int: ...
+
+    def ballot(self, task: int, round_number: int, slot: int, auditor: str, /) -> Ballot: ...
+
+    def draw(self, task: int, round_number: int, slot: int, /) -> object: ...
+
+    def commit_finding(
+        self, task: int, round_number: int, slot: int, seed: bytes, auditor: str, commitment: bytes, /
+    ) -> object: ...
+
+    def reveal_finding(
+        self, task: int, round_number: int, slot: int, auditor: str, salted_root: bytes, salt: bytes, /
+    ) -> object: ...
+
+    def collect_share(self, task: int, round_number: int, slot: int, auditor: str, /) -> int: ...
+
+    def close_inquiry(self, task: int, round_number: int, slot: int, /) -> object: ...
 
 
 def look(chain: OpenChain, number: int, worker: str | None, round_number: int | None = None) -> RoundView:

@@ -154,9 +154,10 @@ class OpenRequester:
 
     def _there(self, task: OpenTask, root: bytes) -> bool:
         try:
-            return self._source.can_fetch(task, root)
+            self._source.fetched(task, root)
         except DataError:
-            return False  # the store does not answer now
+            return False
+        return True
 
     def _say(self, event: str, text: str, view: RoundView, **fields: object) -> None:
         self._reporter.say(event, text, task=self._task, round=view.state.round, **fields)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ledger.canonical import root_hex
-from ledger.errors import BlobCorrupt, BlobMissing, DataError, SpecificationError
+from ledger.errors import BlobCorrupt, DataError, SpecificationError
 from ledger.open.records import OpenParameters, OpenRound, OpenSlot, OpenTask
 from ledger.spec import TaskSpecification
 from trainer.checkpoints import load_state
@@ -195,14 +195,10 @@ class OpenSource:
             engine=engine or self.engine,
         )
 
-    def can_fetch(self, task: OpenTask, root: bytes) -> bool:
-        """Whether a state is in the store now, whole and with this root; what is in memory does not count."""
+    def fetched(self, task: OpenTask, root: bytes) -> State:
+        """A state that is in the store now; what is in memory does not count. Raises as `state`."""
         materials = self.materials(task)
-        try:
-            load_state(materials.store, root, materials.layout)
-        except (BlobMissing, BlobCorrupt):
-            return False
-        return True
+        return load_state(materials.store, root, materials.layout)
 
 
 def _recent(known: OrderedDict[_Key, _Value], key: _Key, most: int) -> _Value:

@@ -1,11 +1,13 @@
-"""Sends what anybody may send so that a round of an open task goes on."""
+"""Sends what anybody may send so that a round of an open task goes on, and scores."""
 
 from __future__ import annotations
 
 from ledger.errors import ContractReverted, TransactionFailed
-from ledger.open.records import OpenSlot
+from ledger.open.records import OpenSlot, OpenTask, Stage
 from trainer.open.policy import Deed, Due, RoundView, upkeep_due
 from trainer.open.ports import OpenChain
+from trainer.open.scoring import Score
+from trainer.open.source import OpenSource
 from trainer.worker.progress import Reporter
 
 _WORDS = {
@@ -59,6 +61,31 @@ class OpenUpkeep:
             chain.finalise(task, number, slot.slot, slot.attempt, slot.scored_root)
         else:
             chain.settle_default(task, number, slot.slot, slot.trained_root)
+
+
+def submit_score(chain: OpenChain, source: OpenSource, task: OpenTask, slot: OpenSlot, worker: str) -> Score | None:
+    """Scores what is in a slot on the stake of `worker`; None where somebody was faster.
+
+    Raises:
+        MachineFault: the reference gave other bits. DataError: state or data cannot be had.
+        ContractReverted: the slot is another's, or its time is over.
+    """
+    score = source.score(task, slot.round, slot.slot)
+    now = chain.slot(task.number, slot.round, slot.slot)
+    if (now.stage, now.attempt) != (Stage.REVEALED, slot.attempt):
+        return None
+    sent = chain.score(
+        task.number,
+        slot.round,
+        slot.slot,
+        slot.attempt,
+        worker,
+        slot.trained_root,
+        score.root,
+        score.loss_bits,
+        score.proof,
+    )
+    return None if sent is None else score
 
 
 def slot_at(view: RoundView, number: int) -> OpenSlot:

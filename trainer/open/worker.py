@@ -23,7 +23,7 @@ from trainer.open.policy import Deed, Due, RoundView, Waiting, why_waiting, work
 from trainer.open.ports import OpenChain, look
 from trainer.open.source import OpenMaterials, OpenSource
 from trainer.open.training import Job, Training
-from trainer.open.upkeep import OpenUpkeep, slot_at
+from trainer.open.upkeep import OpenUpkeep, slot_at, submit_score
 from trainer.worker.lease import LONGEST_PAUSE, is_outage
 from trainer.worker.progress import Reporter, RoundProgress
 from trainer.worker.snapshots import JobKey
@@ -277,23 +277,9 @@ class OpenWorker:
             text = f"scoring slot {slot.slot} needs a bond of {format_tokens(parameters.bond)} tokens of free stake"
             self._show(view, Waiting("stake", text))
             return False
-        score = self._source.score(task, number, slot.slot)
-        now = self._chain.slot(task.number, number, slot.slot)
-        if (now.stage, now.attempt) != (Stage.REVEALED, slot.attempt):
+        score = submit_score(self._chain, self._source, task, slot, self._worker)
+        if score is None:
             return True  # somebody was faster
-        sent = self._chain.score(
-            task.number,
-            number,
-            slot.slot,
-            slot.attempt,
-            self._worker,
-            slot.trained_root,
-            score.root,
-            score.loss_bits,
-            score.proof,
-        )
-        if sent is None:
-            return True  # somebody was faster, with this very score
         loss = bits_float(score.loss_bits)
         what = "the base" if slot.slot == parameters.baseline else f"the state of slot {slot.slot}"
         text = f"Scored {what} of round {number}: held-out loss {loss:.4f}."
