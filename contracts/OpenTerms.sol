@@ -57,15 +57,6 @@ abstract contract OpenTerms is IAvailabilityCommittee {
     }
 
     /// @inheritdoc IAvailabilityCommittee
-    function payOf(uint96 slotReward, uint96 floorReward, uint32 fullGain, uint32 baselineLoss, uint32 heldOutLoss)
-        external
-        pure
-        returns (uint256)
-    {
-        return OpenRules.pay(slotReward, floorReward, fullGain, baselineLoss, heldOutLoss);
-    }
-
-    /// @inheritdoc IAvailabilityCommittee
     function checkLoss(Root stateRoot, uint32 heldOutLoss, uint32 stateTensors, bytes32[] calldata lossProof)
         external
         view
@@ -77,5 +68,14 @@ abstract contract OpenTerms is IAvailabilityCommittee {
         require(lossProof.length == needed, ITrainingLedger.WrongProofLength(lossProof.length, needed));
         Root proved = StateProof.stateRoot(heldOutLoss, stateTensors, lossProof);
         require(stateRoot == proved, ITrainingLedger.WrongLossProof(stateRoot, proved));
+    }
+
+    /// @inheritdoc IAvailabilityCommittee
+    function payOf(uint96 slotReward, uint96 floorReward, uint32 fullGain, uint32 baselineLoss, uint32 heldOutLoss)
+        external
+        pure
+        returns (uint256)
+    {
+        return OpenRules.pay(slotReward, floorReward, fullGain, baselineLoss, heldOutLoss);
     }
 }

@@ -41,11 +41,6 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     mapping(address owner => uint256) private _pledged;
     mapping(address account => uint256) private _credits;
 
-    modifier onlyLedger() {
-        _checkLedger();
-        _;
-    }
-
     modifier onlyCommittee() {
         _checkCommittee();
         _;
@@ -56,11 +51,6 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     modifier onlyKeeperOf(TaskId task) {
         if (TaskId.unwrap(task) >> 63 == 0) _checkLedgerOf(task);
         else _checkCommittee();
-        _;
-    }
-
-    modifier onlyLedgerOf(TaskId task) {
-        _checkLedgerOf(task);
         _;
     }
 
@@ -161,10 +151,13 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external onlyLedgerOf(task) {
+    function settle(TaskId task, address to, uint256 amount, address owner, uint256 bond) external {
+        if (msg.sender != _LEDGER || _rangeOf(task) != 0) {
+            _checkLedgerOf(task);
+            _takeBack(owner, bond);
+        }
         uint256 escrow = _escrows[task];
         require(amount <= escrow, InsufficientEscrow(task, escrow, amount));
-        if (msg.sender != _LEDGER) _takeBack(owner, bond);
         _unlock(owner, bond);
         _pay(task, to, amount, escrow - amount);
     }
@@ -178,8 +171,8 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IStakeVault
-    function lockBond(address owner, uint256 amount) external onlyLedger returns (address payout) {
-        if (msg.sender != _LEDGER) _pledged[owner] += amount;
+    function lockBond(address owner, uint256 amount) external returns (address payout) {
+        if (msg.sender != _LEDGER) _pledge(owner, amount);
         _lock(owner, amount);
         return payoutOf(owner);
     }
@@ -202,9 +195,9 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
     /// @inheritdoc IStakeVault
     function takeBond(address owner, uint256 bond, uint256 taken, address winner, uint256 awarded)
         external
-        onlyLedger
         nonReentrant
     {
+        if (msg.sender != _LEDGER) _takeBack(owner, bond);
         StakeAccount storage account = _accounts[owner];
         (uint128 staked, uint128 locked) = (account.staked, account.locked);
         require(bond <= locked, InsufficientLockedStake(owner, locked, bond));
@@ -212,7 +205,6 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         // INVARIANT: at least half of what is taken is burned, whoever calls: disputing oneself never pays.
         require(awarded <= taken / 2, AwardTooLarge(taken, awarded));
         require(awarded == 0 || winner != address(0), ZeroAddress());
-        if (msg.sender != _LEDGER) _takeBack(owner, bond);
 
         // forge-lint: disable-next-line(unsafe-typecast)
         (staked, locked) = (staked - uint128(taken), locked - uint128(bond)); // taken <= bond <= locked <= staked
@@ -363,26 +355,33 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         require(received == amount, WrongAmountReceived(amount, received));
     }
 
+    /// @dev Stake that the open ledger locks. Nobody but a ledger comes here: not the ledger itself, which it costs nothing.
+    function _pledge(address owner, uint256 amount) private {
+        require(msg.sender == _OPEN_LEDGER, OnlyLedger(msg.sender));
+        _pledged[owner] += amount;
+    }
+
     /// @dev INVARIANT: the open ledger never unlocks what the ledger or the committee has locked.
     function _takeBack(address owner, uint256 bond) private {
+        require(msg.sender == _OPEN_LEDGER, OnlyLedger(msg.sender));
         uint256 pledged = _pledged[owner];
         require(bond <= pledged, InsufficientLockedStake(owner, pledged, bond));
         _pledged[owner] = pledged - bond;
     }
 
-    function _checkLedger() private view {
-        require(msg.sender == _LEDGER || msg.sender == _OPEN_LEDGER, OnlyLedger(msg.sender));
-    }
-
     function _checkLedgerOf(TaskId task) private view {
-        address keeper = _LEDGER;
-        uint64 range = TaskId.unwrap(task) >> 62;
-        if (range == 1) keeper = _OPEN_LEDGER;
+        uint256 range = _rangeOf(task);
+        address keeper = range == 0 ? _LEDGER : _OPEN_LEDGER;
         require(range <= 1 && msg.sender == keeper, OnlyLedger(msg.sender));
     }
 
     function _checkCommittee() private view {
         require(msg.sender == _COMMITTEE, OnlyCommittee(msg.sender));
+    }
+
+    /// @dev 0: a task's escrow. 1: an open task's. 2 and 3: an audit budget, which no ledger keeps.
+    function _rangeOf(TaskId task) private pure returns (uint256) {
+        return TaskId.unwrap(task) >> 62;
     }
 
     function _sum(uint128 total, uint256 amount) private pure returns (uint128) {

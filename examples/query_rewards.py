@@ -23,8 +23,17 @@ from web3 import Web3
 from web3.exceptions import Web3Exception
 
 CHUNK = 2000  # blocks per request for logs; many providers refuse more
-EVENTS = {"ledger": ("TaskPosted", "SlotClaimed", "Finalised"), "vault": ("EscrowPaid", "BondTaken", "Withdrawn")}
-CONTRACTS = {"ledger": "TrainingLedger", "vault": "StakeVault", "token": "TrainingToken"}
+EVENTS = {
+    "ledger": ("TaskPosted", "SlotClaimed", "Finalised"),
+    "open_ledger": ("ScoreFinalised", "DefaultPaid"),
+    "vault": ("EscrowPaid", "BondTaken", "Withdrawn"),
+}
+CONTRACTS = {
+    "ledger": "TrainingLedger",
+    "open_ledger": "OpenLedger",
+    "vault": "StakeVault",
+    "token": "TrainingToken",
+}
 
 
 def amount(wei):
@@ -103,9 +112,28 @@ def describe(log, operator, account, merge):
     }
 
 
+def describe_open(log, account):
+    """One slot of an open task that was paid; where its requester showed no held-out data it has no loss."""
+    values = log["args"]
+    roles = {"worker": values["worker"], "payout": values["payout"]}
+    scored = log["event"] == "ScoreFinalised"
+    return {
+        "task": values["task"],
+        "round": values["round"],
+        "slot": values["slot"],
+        **roles,
+        "roles": [role for role, address in roles.items() if address == account],
+        "state_root": "0x" + values["scoredRoot" if scored else "trainedRoot"].hex().removeprefix("0x"),
+        "heldout_loss": loss(values["heldOutLoss"]) if scored else None,
+        "paid": amount(values["paid"]),
+        "block": log["blockNumber"],
+        "transaction": "0x" + log["transactionHash"].hex().removeprefix("0x"),
+    }
+
+
 def read_earnings(events, account):
-    """The submissions that have to do with the account, and its sums over all logs."""
-    earnings, operators, merges = [], {}, set()
+    """The submissions that have to do with the account, those of open tasks, and its sums over all logs."""
+    earnings, open_earnings, operators, merges = [], [], {}, set()
     earned = credited = awarded = taken = withdrawn = 0
     for log in events:
         values = log["args"]
@@ -119,6 +147,11 @@ def read_earnings(events, account):
             entry = describe(log, operators[attempt], account, (values["task"], values["slot"]) in merges)
             if entry["roles"]:
                 earnings.append(entry)
+            earned += values["paid"] if values["payout"] == account else 0
+        elif log["event"] in EVENTS["open_ledger"]:
+            entry = describe_open(log, account)
+            if entry["roles"]:
+                open_earnings.append(entry)
             earned += values["paid"] if values["payout"] == account else 0
         elif log["event"] == "EscrowPaid":
             credited += values["amount"] if values["to"] == account else 0
@@ -134,7 +167,7 @@ def read_earnings(events, account):
         "withdrawn": amount(withdrawn),
         "stake_taken": amount(taken),
     }
-    return earnings, total
+    return earnings, open_earnings, total
 
 
 def main():
@@ -151,7 +184,8 @@ def main():
     web3 = Web3(Web3.HTTPProvider(arguments.rpc_url))
     try:
         record, contracts = open_contracts(web3, arguments.deployment)
-        earnings, total = read_earnings(read_events(web3, contracts, record["block_number"]), account)
+        events = read_events(web3, contracts, record["block_number"])
+        earnings, open_earnings, total = read_earnings(events, account)
         document = {
             "account": account,
             "chain_id": record["chain_id"],
@@ -160,6 +194,7 @@ def main():
             "balance": read_balance(contracts, account),
             "payout": contracts["vault"].functions.payoutOf(account).call(),
             "earnings": earnings,
+            "open_earnings": open_earnings,
             "total": total,
         }
     except FileNotFoundError as problem:

@@ -190,7 +190,7 @@ class AccountReader:
     def _unknown_task(self, task: int, reverted: ContractReverted) -> ContractReverted:
         count = self.task_count()
         there = {0: "there is none yet", 1: "there is only task 1"}.get(count, f"there are tasks 1 to {count}")
-        reverted.problem = f"Task {task} does not exist; {there}."
+        reverted.problem = f"{'Open task' if self.open_tasks else 'Task'} {task} does not exist; {there}."
         return reverted
 
     def _contract(self, name: str, address: str) -> Contract:

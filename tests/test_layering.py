@@ -36,6 +36,7 @@ PURE = [
     "ledger/errors.py",
     "ledger/audits/records.py",
     "ledger/open/records.py",
+    "ledger/open/words.py",
     "ledger/disputes/abi.py",
     "ledger/disputes/moves.py",
     "ledger/disputes/positions.py",

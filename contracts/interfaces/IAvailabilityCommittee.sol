@@ -122,12 +122,6 @@ interface IAvailabilityCommittee {
     /// @param trainLeaf, publicNode Siblings of the part's leaf, from the bottom up.
     function dataSetRoot(bytes calldata tokens, bytes32 trainLeaf, bytes32 publicNode) external view returns (Root);
 
-    /// @notice Pay of a worker's slot; losses and the full gain are binary32 bits.
-    function payOf(uint96 slotReward, uint96 floorReward, uint32 fullGain, uint32 baselineLoss, uint32 heldOutLoss)
-        external
-        pure
-        returns (uint256);
-
     /// @notice Reverts, with the errors of `ITrainingLedger.submit`, where a state has not this held-out loss.
     function checkLoss(Root stateRoot, uint32 heldOutLoss, uint32 stateTensors, bytes32[] calldata lossProof)
         external
@@ -148,4 +142,9 @@ interface IAvailabilityCommittee {
         external
         pure
         returns (bytes32);
+    /// @notice Pay of a worker's slot; losses and the full gain are binary32 bits.
+    function payOf(uint96 slotReward, uint96 floorReward, uint32 fullGain, uint32 baselineLoss, uint32 heldOutLoss)
+        external
+        pure
+        returns (uint256);
 }

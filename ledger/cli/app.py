@@ -12,6 +12,8 @@ from ledger.cli import (
     earnings,
     explain,
     local,
+    open_settlement,
+    open_tasks,
     settlement,
     tasks,
     unpaid,
@@ -40,6 +42,8 @@ explain.register(rewards_app)
 checkpoints.register(checkpoint_app)
 disputes.register(dispute_app)
 auditors.register(auditor_app)
+for _module in (open_tasks, open_settlement):
+    _module.register(open_app)
 
 
 def make_app() -> CommandApp:
@@ -50,6 +54,6 @@ def make_app() -> CommandApp:
     )
     for module in (local, deployment, earnings, unpaid):
         module.register(app)
-    for group in (account_app, task_app, checkpoint_app, rewards_app, dispute_app, auditor_app, open_app):
+    for group in (account_app, task_app, open_app, checkpoint_app, rewards_app, dispute_app, auditor_app):
         app.add_typer(group)
     return app

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ledger.deploy import Deployment
     from ledger.disputes.client import DisputeClient
     from ledger.keys import KeyStore, Wallet
+    from ledger.open.client import OpenClient
     from ledger.types import Event
 
 __all__ = ["CommandApp", "CommandContext", "common_option_names", "local_chain_url", "root_app"]
@@ -118,11 +119,18 @@ class CommandContext(Output):
 
         return make_committee(self, signing=signing)
 
-    def events(self, names: Sequence[str]) -> Iterator[Event]:
-        """All events of these names since the deployment, oldest first."""
+    def open_tasks(self, *, signing: bool = False) -> OpenClient:
+        """As `client`, for open tasks."""
+        from ledger.cli.connection import make_open_tasks
+
+        return make_open_tasks(self, signing=signing)
+
+    def events(self, names: Sequence[str], *, open_tasks: bool = False) -> Iterator[Event]:
+        """All events of these names since the deployment, oldest first; `open_tasks` as `fetch_events` has it."""
         from ledger.events import fetch_events
 
-        return fetch_events(self.web3, self.deployment, from_block=self.deployment.block_number, names=names)
+        first = self.deployment.block_number
+        return fetch_events(self.web3, self.deployment, from_block=first, names=names, open_tasks=open_tasks)
 
     def address(self, name_or_address: str | None = None) -> str:
         """An account's checksummed address, by name, by address or of the settings' account; needs no password.

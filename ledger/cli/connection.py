@@ -13,6 +13,7 @@ from ledger.compile import compile_contracts
 from ledger.deploy import Deployment
 from ledger.disputes.client import DisputeClient
 from ledger.errors import SettingsError
+from ledger.open.client import OpenClient
 from ledger.reverts import ErrorDecoder
 from ledger.rpc import chain_id, endpoint
 from ledger.settings import Settings
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from ledger.cli.common import CommandContext
     from ledger.keys import Wallet
 
-__all__ = ["deployment_directory", "load_deployment", "make_client", "make_committee", "make_disputes", "make_sender"]
+__all__ = [
+    "deployment_directory",
+    "load_deployment",
+    "make_client",
+    "make_committee",
+    "make_disputes",
+    "make_open_tasks",
+    "make_sender",
+]
 
 
 def deployment_directory(settings: Settings, web3: Web3) -> Path:
@@ -70,6 +79,12 @@ def make_committee(context: CommandContext, *, signing: bool) -> CommitteeClient
     """As `make_disputes`, with the audits."""
     sender = _sender(context) if signing else None
     return CommitteeClient(context.web3, context.deployment, sender)
+
+
+def make_open_tasks(context: CommandContext, *, signing: bool) -> OpenClient:
+    """As `make_client`, for open tasks."""
+    sender = _sender(context) if signing else None
+    return OpenClient(context.web3, context.deployment, sender)
 
 
 def _sender(context: CommandContext) -> TransactionSender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from ledger.types import Event, StakeAccount
 __all__ = ["register", "rewards", "rewards_document"]
 
 _EVENTS = ("TaskPosted", "SlotClaimed", "Finalised", "EscrowPaid", "BondTaken", "Withdrawn")
+_OPEN_EVENTS = ("ScoreFinalised", "DefaultPaid")
 
 
 def register(app: CommandApp) -> None:
@@ -35,8 +37,8 @@ def rewards(context: CommandContext) -> None:
     `unbonding`, `unbonding_release` (Unix seconds or null) and `credit`; `payout`; `earnings`, a list of `task`,
     `round`, `slot`, `merge` (whether it merged its round's slots), `attempt`, `worker`, `operator`, `payout`, `roles`
     (which of the three the account is), `state_root`, `steps`, `heldout_loss` (null where not finite), `paid`, `block`
-    and `transaction`; `total` with `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and
-    `stake_taken`.
+    and `transaction`; `open_earnings`, the same of slots of open tasks, without `merge`, `attempt`, `operator` and
+    `steps`; `total` with `earned` (paid to the account), `refunded`, `awarded`, `withdrawn` and `stake_taken`.
 
     Examples: `trainledger rewards --account alice`, `trainledger rewards --account 0x… --json`
     """
@@ -49,7 +51,7 @@ def rewards(context: CommandContext) -> None:
         symbol=client.token_symbol,
         token_balance=client.token_balance(account),
         stake=client.stake_account(account),
-        events=context.events(_EVENTS),
+        events=itertools.chain(context.events(_EVENTS), context.events(_OPEN_EVENTS, open_tasks=True)),
     )
     context.emit(document, lambda console: _print(console, document))
 
@@ -66,13 +68,15 @@ def rewards_document(
 ) -> dict[str, Any]:
     """The JSON of `trainledger rewards --json`; examples/query_rewards.py makes the same from web3 alone.
 
-    `events` holds all events of the six kinds, oldest first. The books close: credited − withdrawn = credit, where
-    credited is earned as payout + refunded as requester + awarded in disputes.
+    `events` holds all events of the six kinds, oldest first, then those of the two kinds of open tasks. The books
+    close: credited − withdrawn = credit, where credited is earned as payout + refunded as requester + awarded in
+    disputes.
     """
     totals = dict.fromkeys(("earned", "credited", "awarded", "taken", "withdrawn"), 0)
     operators: dict[tuple[object, ...], object] = {}
     merges: set[tuple[int, int]] = set()  # task and slot
     earnings: list[dict[str, Any]] = []
+    open_earnings: list[dict[str, Any]] = []
     for event in events:
         values: Any = event.arguments
         if event.name == "TaskPosted":
@@ -86,6 +90,10 @@ def rewards_document(
                 # With one slot a round it is number 0, and there is no slot 1.
                 merge = (values["task"], values["slot"]) in merges
                 earnings.append(_earning(event, roles, account, merge=merge))
+            totals["earned"] += values["paid"] if values["payout"] == account else 0
+        elif event.name in _OPEN_EVENTS:
+            if account in (values["worker"], values["payout"]):
+                open_earnings.append(_open_earning(event, account))
             totals["earned"] += values["paid"] if values["payout"] == account else 0
         elif event.name == "EscrowPaid":
             totals["credited"] += values["amount"] if values["to"] == account else 0
@@ -110,6 +118,7 @@ def rewards_document(
         },
         "payout": stake.payout,
         "earnings": earnings,
+        "open_earnings": open_earnings,
         "total": {
             "earned": amount(totals["earned"]),
             "refunded": amount(totals["credited"] - totals["earned"]),
@@ -137,6 +146,25 @@ def _earning(event: Event, roles: dict[str, Any], account: str, *, merge: bool) 
         "state_root": "0x" + bytes(values["stateRoot"]).hex(),
         "steps": values["steps"],
         "heldout_loss": loss_value(values["heldOutLoss"]),
+        "paid": amount(values["paid"]),
+        "block": event.block_number,
+        "transaction": "0x" + event.transaction.hex(),
+    }
+
+
+def _open_earning(event: Event, account: str) -> dict[str, Any]:
+    """A slot of an open task that was paid; one whose requester showed no held-out data has no loss."""
+    values: Any = event.arguments
+    roles = {"worker": values["worker"], "payout": values["payout"]}
+    scored = event.name == "ScoreFinalised"
+    return {
+        "task": values["task"],
+        "round": values["round"],
+        "slot": values["slot"],
+        **roles,
+        "roles": [role for role, address in roles.items() if address == account],
+        "state_root": "0x" + bytes(values["scoredRoot" if scored else "trainedRoot"]).hex(),
+        "heldout_loss": loss_value(values["heldOutLoss"]) if scored else None,
         "paid": amount(values["paid"]),
         "block": event.block_number,
         "transaction": "0x" + event.transaction.hex(),
@@ -177,6 +205,9 @@ def _print(console: Console, document: dict[str, Any]) -> None:
             for item in document["earnings"]
         ]
         console.print(table(columns, rows_, right=["task", "round", "slot", *columns[6:]]))
+    if document["open_earnings"]:
+        console.print()
+        _print_open(console, document)
     console.print()
     console.print(
         f"TOTAL earned {total['earned']['tokens']} {symbol}, withdrawn {total['withdrawn']['tokens']} {symbol}"
@@ -185,6 +216,20 @@ def _print(console: Console, document: dict[str, Any]) -> None:
     )
     if balance["credit"]["wei"] != "0":
         console.print("`trainledger withdraw` sends you the credit.")
+
+
+def _print_open(console: Console, document: dict[str, Any]) -> None:
+    columns = ["open task", "round", "slot", "worker", "payout", "held-out loss", f"paid ({document['symbol']})"]
+    rows = [
+        (
+            *(item[name] for name in ("task", "round", "slot")),
+            *(shorten(item[role]) for role in ("worker", "payout")),
+            "" if item["heldout_loss"] is None else f"{item['heldout_loss']:.4f}",
+            item["paid"]["tokens"],
+        )
+        for item in document["open_earnings"]
+    ]
+    console.print(table(columns, rows, right=[*columns[:3], *columns[5:]]))
 
 
 def withdraw(

@@ -123,18 +123,19 @@ class OpenWorld:
 
     def client(self, name: str) -> OpenClient:
         """A client of one of `PEOPLE`."""
-        return OpenClient(self.web3, self.deployment, self._sender(self._wallet(name)), artifacts=self.artifacts)
+        return OpenClient(self.web3, self.deployment, self._sender(self.wallet(name)), artifacts=self.artifacts)
 
     def committee(self, name: str) -> CommitteeClient:
         """As `client`, for seats."""
-        return CommitteeClient(self.web3, self.deployment, self._sender(self._wallet(name)), artifacts=self.artifacts)
+        return CommitteeClient(self.web3, self.deployment, self._sender(self.wallet(name)), artifacts=self.artifacts)
 
     def disputes(self, name: str) -> DisputeClient:
         """As `client`, for games about scores."""
-        sender = self._sender(self._wallet(name))
+        sender = self._sender(self.wallet(name))
         return DisputeClient(self.web3, self.deployment, sender, artifacts=self.artifacts, open_tasks=True)
 
-    def _wallet(self, name: str) -> Wallet:
+    def wallet(self, name: str) -> Wallet:
+        """The key of one of `PEOPLE`."""
         return Wallet.from_private_key(keccak(text=f"open tasks {name}").hex(), name=name)
 
     def _sender(self, wallet: Wallet) -> TransactionSender:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.performance import bits_float, fixed_point, float_bits, pay_factors, pay_for
+from ledger.open.records import OpenParameters
+from ledger.performance import bits_float, fixed_point, float_bits, open_pay, pay_factors, pay_for
 from ledger.types import TaskParameters
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors/performance.json").read_text())
@@ -101,6 +102,48 @@ def test_pay_for_equals_exact_fractions(
 def test_pay_for_loss_not_finite_pays_nothing(value: float) -> None:
     task = parameters(has_target=True, base_loss=float_bits(4.0), target_loss=float_bits(2.0))
     assert pay_for(task, round_number=0, steps=10, loss_bits=float_bits(value)) == 0
+
+
+def open_parameters(reward: int, floor: int, full_gain: int) -> OpenParameters:
+    return OpenParameters(
+        specification_hash=ROOT, program_root=ROOT, initial_state_root=ROOT, state_tensors=2, slots_per_round=1,
+        full_gain=full_gain, slot_reward=reward, floor_reward=floor, score_reward=1, bond=1, fee=0, commit_seconds=1,
+        reveal_seconds=1, held_out_seconds=1, lease_seconds=1, challenge_window=1,
+    )  # fmt: skip
+
+
+@given(
+    base=finite_patterns, loss=finite_patterns, full=finite_patterns, reward=st.integers(1, 2**96 - 1), data=st.data()
+)
+def test_open_pay_equals_exact_fractions(base: int, loss: int, full: int, reward: int, data: st.DataObject) -> None:
+    floor = data.draw(st.integers(0, reward))
+    task = open_parameters(reward, floor, full)
+    if exact(full) <= 0:
+        with pytest.raises(ValueError, match="is not finite and above zero"):
+            open_pay(task, base, loss)
+        return
+    share = min(Fraction(1), max(Fraction(0), exact(base) - exact(loss)) / exact(full))
+    paid = open_pay(task, base, loss)
+    assert paid == floor + math.floor((reward - floor) * share)
+    assert floor <= paid <= reward
+
+
+@pytest.mark.parametrize(
+    ("base", "loss", "paid"),
+    [
+        (4.0, 4.0, 10),
+        (4.0, 5.0, 10),
+        (4.0, 3.0, 55),
+        (4.0, 2.0, 100),
+        (4.0, -8.0, 100),
+        (4.0, math.nan, 10),
+        (math.inf, 3.0, 10),
+        (None, 3.0, 10),
+    ],
+)
+def test_open_pay_by_hand(base: float | None, loss: float, paid: int) -> None:
+    task = open_parameters(100, 10, float_bits(2.0))
+    assert open_pay(task, None if base is None else float_bits(base), float_bits(loss)) == paid
 
 
 @given(patterns)
