@@ -91,6 +91,10 @@ def load_task_file(path: Path) -> TaskFile:
             error's `field` is its dotted name.
     """
     document = read_document(path)
+    if "open" in document:
+        raise SpecificationError(
+            f"{path} describes an open task.", field="open", remedy="Post it with `trainledger open create`."
+        )
     values: dict[str, Any] = {}
     refuse_unknown(document, [*_SECTIONS, "data", "program", "merge"], prefix="")
     for section, fields in _SECTIONS.items():

@@ -1,4 +1,4 @@
-"""What there is to do in a round of an open task, from what the chain says alone; and what it waits for, in words."""
+"""What a worker can do in a round of an open task, from what the chain says alone; what it waits for, in words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from ledger.open.records import OpenRound, OpenSlot, OpenTask, Question, Stage
-
-_NOBODY = "0x" + 40 * "0"
+from ledger.types import ZERO_ADDRESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +49,16 @@ class RoundView:
 
 
 class Deed(enum.Enum):
-    """What can be done to a round, or to one of its slots."""
+    """What a worker does for its pay."""
 
     COMMIT = "commit"
     REVEAL = "reveal"
     SCORE = "score"
-    FORFEIT = "forfeit"
-    EXPIRE = "expire"
-    FINALISE = "finalise"
-    SKIP = "skip"
-    SETTLE = "settle"
 
 
 @dataclass(frozen=True)
 class Due:
-    """Something that can be done now. `slot` is -1 where it is about the round."""
+    """Something that a worker can do now. `slot` is -1 before it has one."""
 
     deed: Deed
     slot: int = -1
@@ -77,31 +71,6 @@ class Waiting:
     code: str
     text: str
     until: int | None = None
-
-
-def upkeep_due(view: RoundView) -> Due | None:
-    """What anybody may do now so that the round goes on, if anything: nobody's own work, no computing."""
-    state, parameters, now = view.state, view.task.parameters, view.now
-    if state.committed and now > state.reveal_end:
-        for slot in view.slots:
-            if slot.stage is Stage.COMMITTED:
-                return Due(Deed.FORFEIT, slot.slot)
-    if not state.held_out_at:
-        if state.reveals_over(view.width, now) and state.revealed == 0:
-            return Due(Deed.SKIP)
-        if state.defaulted(view.width, now):
-            for slot in view.slots:
-                if slot.stage is Stage.REVEALED and slot.question is not Question.OPEN:
-                    return Due(Deed.SETTLE, slot.slot)
-        return None
-    for slot in (view.baseline, *view.slots[:-1]):
-        if slot.question is Question.OPEN:
-            continue
-        if slot.stage is Stage.REVEALED and now > slot.expires(parameters, state):
-            return Due(Deed.EXPIRE, slot.slot)
-        if _may_be_final(view, slot):
-            return Due(Deed.FINALISE, slot.slot)
-    return None
 
 
 def work_due(view: RoundView, worker: str) -> list[Due]:
@@ -150,12 +119,6 @@ def why_waiting(view: RoundView, worker: str) -> Waiting:
     )
 
 
-def _may_be_final(view: RoundView, slot: OpenSlot) -> bool:
-    if slot.stage is not Stage.SCORED or slot.open_games or view.now <= slot.deadline:
-        return False
-    return slot.slot == view.width or view.baseline.stage.settled
-
-
 def _to_score(view: RoundView, worker: str) -> list[OpenSlot]:
     """Own state first, then the baseline, then what others have left."""
     parameters, state = view.task.parameters, view.state
@@ -165,7 +128,7 @@ def _to_score(view: RoundView, worker: str) -> list[OpenSlot]:
         for slot in (view.baseline, *view.slots[:-1])
         if slot.stage is Stage.REVEALED
         and not _is(slot.worker, worker)
-        and (_is(slot.worker, _NOBODY) or view.now > slot.owners_end(parameters, state))
+        and (_is(slot.worker, ZERO_ADDRESS) or view.now > slot.owners_end(parameters, state))
     ]
     return own + free
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from ledger.errors import ContractReverted, TransactionFailed
 from ledger.open.records import OpenSlot, OpenTask, Stage
-from trainer.open.policy import Deed, Due, RoundView, upkeep_due
+from ledger.open.words import Due, due_now
+from trainer.open.policy import RoundView
 from trainer.open.ports import OpenChain
 from trainer.open.scoring import Score
 from trainer.open.source import OpenSource
 from trainer.worker.progress import Reporter
 
 _WORDS = {
-    Deed.FORFEIT: "Slot {slot} of round {round} was not revealed in time: its bond is free, less the fee.",
-    Deed.EXPIRE: "Nobody scored slot {slot} of round {round} in time: it is missing.",
-    Deed.FINALISE: "Slot {slot} of round {round} is final.",
-    Deed.SKIP: "Nobody revealed anything new in round {round}: it is over.",
-    Deed.SETTLE: "The held-out data of round {round} was not shown in time: slot {slot} is paid in full.",
+    "forfeit": "Slot {slot} of round {round} was not revealed in time: its bond is free, less the fee.",
+    "expire": "Nobody scored slot {slot} of round {round} in time: it is missing.",
+    "finalise": "Slot {slot} of round {round} is final.",
+    "skip": "Nobody revealed anything new in round {round}: it is over.",
+    "settle_default": "The held-out data of round {round} was not shown in time: slot {slot} is paid in full.",
 }
 
 
@@ -32,32 +33,31 @@ class OpenUpkeep:
         Raises:
             ChainUnreachable, ChainError: no answer; ask again.
         """
-        due = upkeep_due(view)
-        if due is None or (view.state, due) in self._refused:
+        found = due_now(view.task, view.state, view.slots, now=view.now)
+        due = next((one for one in found if (view.state, one) not in self._refused), None)
+        if due is None:
             return False
-        task, number = view.task.number, view.state.round
+        task, number, slot = view.task.number, view.state.round, None if due.slot is None else due.slot.slot
         try:
             self._send(view, due)
         except (ContractReverted, TransactionFailed) as refusal:
             # Somebody else was faster, or the chain went on since the look; a real refusal is said once.
             self._refused.add((view.state, due))
-            self._reporter.say("refused", f"{refusal}", task=task, round=number, slot=due.slot, what=due.deed.value)
+            self._reporter.say("refused", f"{refusal}", task=task, round=number, slot=slot, what=due.action)
             return False
-        text = _WORDS[due.deed].format(slot=due.slot, round=number)
-        self._reporter.say("upkeep", text, task=task, round=number, slot=due.slot, what=due.deed.value)
+        text = _WORDS[due.action].format(slot=slot, round=number)
+        self._reporter.say("upkeep", text, task=task, round=number, slot=slot, what=due.action)
         return True
 
     def _send(self, view: RoundView, due: Due) -> None:
-        task, number, chain = view.task.number, view.state.round, self._chain
-        if due.deed is Deed.SKIP:
+        task, number, slot, chain = view.task.number, view.state.round, due.slot, self._chain
+        if slot is None:
             chain.skip(task, number)
-            return
-        slot = slot_at(view, due.slot)
-        if due.deed is Deed.FORFEIT:
+        elif due.action == "forfeit":
             chain.forfeit(task, number, slot.slot)
-        elif due.deed is Deed.EXPIRE:
+        elif due.action == "expire":
             chain.expire(task, number, slot.slot, slot.attempt)
-        elif due.deed is Deed.FINALISE:
+        elif due.action == "finalise":
             chain.finalise(task, number, slot.slot, slot.attempt, slot.scored_root)
         else:
             chain.settle_default(task, number, slot.slot, slot.trained_root)
