@@ -29,6 +29,7 @@ from trainer.open.requester import OpenRequester
 from trainer.open.source import OpenSource
 from trainer.open.training import Training
 from trainer.open.truths import OpenTruths
+from trainer.open.witness import SaltedFindings, Witness
 from trainer.open.worker import OpenWorker, OpenWorkerOptions
 from trainer.worker.stop import Stop
 from trainer.worker.workshop import Identity
@@ -170,6 +171,14 @@ class OpenPlay:
             stop=self.stop,
             clock=time.monotonic,
             player=open_player(parts, owner=owner, reporter=self.said, poll_seconds=0.0),
+            witness=Witness(
+                parts.chain,
+                parts.source,
+                owner=owner,
+                findings=SaltedFindings(self.stage.home / "findings" / name),
+                reporter=self.said,
+                clock=time.monotonic,
+            ),
         )
 
     def chain(self) -> OpenClient:
@@ -184,6 +193,18 @@ class OpenPlay:
         change(copied)  # type: ignore[arg-type]
         save_file(copied, path)
         return path
+
+    def take_turns(
+        self, parties: Sequence[Party], done: Callable[[], bool], *, step: int = 3, turns: int = 200
+    ) -> None:
+        """Turns for everybody until something is so; where nobody has anything to do, a block `step` seconds later."""
+        for _ in range(turns):
+            if done():
+                return
+            acted = [party.turn() for party in parties]
+            if not any(acted):
+                self.stage.chain.advance(step)
+        raise AssertionError(self.said.events[-8:])
 
     def play(self, parties: Sequence[Party], *, turns: int = 400) -> None:
         """Turns for everybody in order, with the chain's clock moved on where nobody has anything to do."""

@@ -107,7 +107,8 @@ class Witness:
         if stage is InquiryStage.ASKED:
             self._chain.draw(*at)
             return True
-        if stage is InquiryStage.OVER:
+        found = any(inquiry.agreed) and not inquiry.closed and view.now > inquiry.reveal_end
+        if stage is InquiryStage.OVER or found:
             self._chain.close_inquiry(*at)
             self._say("question-closed", f"The question about slot {slot.slot} is closed.", slot)
             return True
