@@ -1,6 +1,7 @@
 """What `make setup` relies on, for machines other than the one it was written on."""
 
 import json
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,3 +45,12 @@ def test_python_lock_pins_every_direct_dependency() -> None:
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {line.split(">")[0].split("=")[0].split("[")[0].strip().lower() for line in wanted}
     assert names <= pinned
+
+
+def test_forge_ends_with_the_status_of_what_it_did(tmp_path: Path) -> None:
+    # The npm package's own start script does not: with it, `make test` could not fail by a contract's test.
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "Bad.sol").write_text("contract   Bad {}")
+    forge = ROOT / "node_modules" / ".bin" / "forge"
+    said = subprocess.run([forge, "fmt", "--check", "--root", tmp_path], capture_output=True, text=True, timeout=60)
+    assert said.returncode != 0, said.stdout + said.stderr

@@ -52,10 +52,19 @@ set_up_python() {
 
 set_up_node() {
     want=$(digest package-lock.json)
-    [ "$(cat node_modules/.trainledger-ready 2>/dev/null || true)" != "$want" ] || return 0
-    say "installing the npm packages of package-lock.json"
-    npm ci --no-fund --no-audit --loglevel=error
-    printf '%s\n' "$want" >node_modules/.trainledger-ready
+    if [ "$(cat node_modules/.trainledger-ready 2>/dev/null || true)" != "$want" ]; then
+        say "installing the npm packages of package-lock.json"
+        npm ci --no-fund --no-audit --loglevel=error
+        printf '%s\n' "$want" >node_modules/.trainledger-ready
+    fi
+    link_forge
+}
+
+# The package's own script starts forge and ends with status 0 whatever forge says: failing tests would pass.
+link_forge() {
+    for binary in node_modules/@foundry-rs/forge-*/bin/forge; do
+        [ ! -x "$binary" ] || ln -sf "../${binary#node_modules/}" node_modules/.bin/forge
+    done
 }
 
 compile_contracts() {

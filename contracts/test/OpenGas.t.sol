@@ -10,7 +10,7 @@ contract OpenGasSnapshotTest is OpenFixture {
     string private constant GROUP = "gas";
 
     function test_openTasks_gasSnapshot() public {
-        uint256 few = _state(3, "3");
+        uint256 few = _state(4, "4");
         uint256 many = _state(200, "200");
         vm.assertLt(many, few + few / 100, "flat in the number of states");
     }

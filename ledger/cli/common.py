@@ -107,11 +107,11 @@ class CommandContext(Output):
 
         return make_client(self, signing=signing)
 
-    def disputes(self, *, signing: bool = False) -> DisputeClient:
-        """As `client`, with the games."""
+    def disputes(self, *, signing: bool = False, open_tasks: bool = False) -> DisputeClient:
+        """As `client`, with the games; with `open_tasks` those about scores of open tasks."""
         from ledger.cli.connection import make_disputes
 
-        return make_disputes(self, signing=signing)
+        return make_disputes(self, signing=signing, open_tasks=open_tasks)
 
     def committee(self, *, signing: bool = False) -> CommitteeClient:
         """As `disputes`, with the audits."""

@@ -69,10 +69,10 @@ def make_client(context: CommandContext, *, signing: bool) -> LedgerClient:
     return LedgerClient(context.web3, context.deployment, sender)
 
 
-def make_disputes(context: CommandContext, *, signing: bool) -> DisputeClient:
-    """As `make_client`, with the games."""
+def make_disputes(context: CommandContext, *, signing: bool, open_tasks: bool = False) -> DisputeClient:
+    """As `make_client`, with the games; with `open_tasks` those about scores of open tasks."""
     sender = _sender(context) if signing else None
-    return DisputeClient(context.web3, context.deployment, sender)
+    return DisputeClient(context.web3, context.deployment, sender, open_tasks=open_tasks)
 
 
 def make_committee(context: CommandContext, *, signing: bool) -> CommitteeClient:

@@ -11,19 +11,22 @@ from rich.console import Console
 from ledger.canonical import root_hex
 from ledger.cli.common import CommandApp, CommandContext
 from ledger.cli.output import amount, shorten, table
+from ledger.open.records import OpenTask
+from ledger.open.words import describe_slot as describe_open_slot
 from ledger.rounds import describe_slot
+from ledger.types import Task
 
 if TYPE_CHECKING:
     from ledger.disputes.client import DisputeClient
-    from ledger.disputes.positions import GameView
-    from ledger.types import Task
+    from ledger.disputes.positions import GameView, Matter
 
-__all__ = ["GameNumber", "game_document", "print_game", "register", "use_explainer"]
+__all__ = ["GameNumber", "register", "use_explainer"]
 
 # What the task's programs say of a game: JSON with its sentence in `text`, or None.
 Explainer = Callable[[CommandContext, "GameView"], dict[str, Any] | None]
 _explainer: Explainer | None = None
 
+OfOpenTasks = Annotated[bool, typer.Option("--open", help="Games about scores of open tasks, which count apart.")]
 GameNumber = Annotated[int, typer.Argument(help="Number of the game.", min=1, max=2**256 - 1, metavar="GAME")]
 
 
@@ -39,27 +42,47 @@ def register(app: CommandApp) -> None:
         app.command(name)(function)
 
 
-def game_document(client: DisputeClient, view: GameView, *, now: int, task: Task) -> dict[str, Any]:
-    """A game as JSON. `now` is the chain's time, `task` the task that the game is about."""
+class _Subjects:
+    """What games are about: their slots in words, and the bonds of their tasks."""
+
+    def __init__(self, context: CommandContext, client: DisputeClient) -> None:
+        self._training, self._open = client, context.open_tasks() if client.open_tasks else None
+        self._known: dict[int, Task | OpenTask] = {}
+
+    def __call__(self, matter: Matter) -> tuple[str, int]:
+        """The slot, and the bond, wei."""
+        task = self._known.get(matter.task)
+        if task is None:
+            task = (self._training if self._open is None else self._open).task(matter.task)
+            self._known[matter.task] = task
+        if isinstance(task, OpenTask):
+            return describe_open_slot(task, matter.round, matter.slot), task.parameters.bond
+        return describe_slot(task.parameters, matter.round, matter.slot), task.parameters.bond
+
+
+def _game_document(client: DisputeClient, view: GameView, subjects: _Subjects, *, now: int) -> dict[str, Any]:
+    """A game as JSON. `now` is the chain's time."""
     from ledger.disputes.words import describe_outcome, describe_place, place_of
 
     position, matter = view.position, view.position.matter
     place = place_of(position)
     running = view.running
+    about, bond = subjects(matter)
     return {
         "game": view.number,
+        "open_task": client.open_tasks,
         "task": matter.task,
         "round": matter.round,
         "slot": matter.slot,
         "merge": matter.merge,
-        "about": describe_slot(task.parameters, matter.round, matter.slot),
+        "about": about,
         "attempt": matter.attempt,
         "state": view.outcome.name.lower(),
         "ended": None if running else describe_outcome(view),
         "winner": view.winner,
         "defender": matter.defender,
         "challenger": matter.challenger,
-        "at_stake": amount(task.parameters.bond),
+        "at_stake": amount(bond),
         "phase": position.phase.name.lower(),
         "place": describe_place(position),
         "run": place.run,
@@ -101,18 +124,19 @@ def list_(
         str | None, typer.Option(help="Only games of this account, by name or address.", metavar="NAME")
     ] = None,
     running: Annotated[bool, typer.Option("--running", help="Only games that are not over.")] = False,
+    open_tasks: OfOpenTasks = False,
 ) -> None:
-    """List the disputes about submissions.
+    """List the disputes about submissions, or those about scores of open tasks.
 
     JSON: a list of games, each with the keys of `trainledger dispute show`.
 
-    Examples: `trainledger dispute list --running`, `trainledger dispute list --party alice --json`
+    Examples: `trainledger dispute list --running`, `trainledger dispute list --party alice --open --json`
     """
-    client = context.disputes()
+    client = context.disputes(open_tasks=open_tasks)
     found = client.games(task=task, party=None if party is None else context.address(party), only_running=running)
     now = client.chain_time()
-    tasks = {number: client.task(number) for number in {view.position.matter.task for view in found}}
-    games = [game_document(client, view, now=now, task=tasks[view.position.matter.task]) for view in found]
+    subjects = _Subjects(context, client)
+    games = [_game_document(client, view, subjects, now=now) for view in found]
     columns = ["game", "task", "round", "slot", "defender", "challenger", "moves", "now", "to move", "seconds left"]
     rows = [
         (
@@ -134,36 +158,38 @@ def list_(
     context.emit(games, lambda console: console.print(table(columns, rows)) if rows else None)
 
 
-def show(context: CommandContext, number: GameNumber) -> None:
+def show(context: CommandContext, number: GameNumber, open_tasks: OfOpenTasks = False) -> None:
     """Explain a dispute: where it stands, whose move it is, how long it has, and what is at stake.
 
     Runs, operations, tensors, chunks and elements count from 0; the last run is the evaluation, and the only one
-    before it in a merge is that of the merge program.
+    before it in a merge is that of the merge program. A score has no other run.
 
-    JSON: `game`, `task`, `round`, `slot`, `merge` (whether it is about a merge), `about` (the slot in words),
-    `attempt`; `state` (running, defender_won, challenger_won or void), `ended` (in words, null while it runs) and
-    `winner` (null without one); `defender`, `challenger`, `at_stake` (the bond of each side); `phase` (runs, trace,
-    state, tensor, chunk or fold), `place` (in words), and `run`, `operation`, `tensor`, `chunk` and `element` (null
-    where the game has not come to one); `moves` made; `to_move` (defender or challenger), `mover`, `deadline` (Unix
-    seconds) and `seconds_left`, all null once over; `late` (anybody may settle it) and `fell_elsewhere` (anybody may
-    release it); `submitted` and `claimed`, the two state roots; `symbol`; and `explanation`, null before a tensor is in
-    question or where the store has not the task's programs, else `program` (training, merge or evaluation), `line` (of
-    its listing), `near` (tensors of the state that the operation reads most directly), `first_element`, `last_element`,
-    `index` (in the tensor's shape, of a single element) and `text`.
+    JSON: `game`, `open_task` (whether it is about the score of an open task), `task`, `round`, `slot`, `merge` (whether
+    it is about a merge), `about` (the slot in words), `attempt`; `state` (running, defender_won, challenger_won or
+    void), `ended` (in words, null while it runs) and `winner` (null without one); `defender`, `challenger`, `at_stake`
+    (the bond of each side); `phase` (runs, trace, state, tensor, chunk or fold), `place` (in words), and `run`,
+    `operation`, `tensor`, `chunk` and `element` (null where the game has not come to one); `moves` made; `to_move`
+    (defender or challenger), `mover`, `deadline` (Unix seconds) and `seconds_left`, all null once over; `late` (anybody
+    may settle it) and `fell_elsewhere` (anybody may release it); `submitted` and `claimed`, the two state roots;
+    `symbol`; and `explanation`, null of open tasks, before a tensor is in question or where the store has not the
+    task's programs, else `program` (training, merge or evaluation), `line` (of its listing), `near` (tensors of the
+    state that the operation reads most directly), `first_element`, `last_element`, `index` (in the tensor's shape, of a
+    single element) and `text`.
 
-    Example: `trainledger dispute show 1`
+    Examples: `trainledger dispute show 1`, `trainledger dispute show 1 --open`
     """
-    client = context.disputes()
+    client = context.disputes(open_tasks=open_tasks)
     view = client.view(number)
-    document = game_document(client, view, now=client.chain_time(), task=client.task(view.position.matter.task))
-    document["explanation"] = None if _explainer is None else _explainer(context, view)
-    context.emit(document, lambda console: print_game(console, document))
+    document = _game_document(client, view, _Subjects(context, client), now=client.chain_time())
+    document["explanation"] = None if _explainer is None or open_tasks else _explainer(context, view)
+    context.emit(document, lambda console: _print_game(console, document))
 
 
-def print_game(console: Console, document: dict[str, Any]) -> None:
+def _print_game(console: Console, document: dict[str, Any]) -> None:
     """A game for people."""
     console.print(
-        f"Game {document['game']} is about the submission of {document['about']} of task {document['task']} "
+        f"Game {document['game']} is about the {'score' if document['open_task'] else 'submission'} of "
+        f"{document['about']} of {'open ' if document['open_task'] else ''}task {document['task']} "
         f"(attempt {document['attempt']})."
     )
     stake = f"{document['at_stake']['tokens']} {document['symbol']}"
@@ -181,7 +207,7 @@ def print_game(console: Console, document: dict[str, Any]) -> None:
 
 
 def _turn(document: dict[str, Any]) -> str:
-    number = document["game"]
+    number = f"{document['game']}{' --open' if document['open_task'] else ''}"
     if document["ended"] is not None:
         winner = f", {document['winner']}" if document["winner"] else ""
         return f"It is over: {document['ended']}{winner}."
@@ -192,26 +218,26 @@ def _turn(document: dict[str, Any]) -> str:
     return f"The {document['to_move']} is to move, within {document['seconds_left']} seconds."
 
 
-def settle(context: CommandContext, number: GameNumber) -> None:
+def settle(context: CommandContext, number: GameNumber, open_tasks: OfOpenTasks = False) -> None:
     """End a dispute whose side to move is late: that side loses. Anybody may.
 
     Safe to repeat. JSON: `game`, `already_over`, `state` and `winner` as in `trainledger dispute show`.
 
     Example: `trainledger dispute settle 1 --account alice`
     """
-    client = context.disputes(signing=True)
+    client = context.disputes(signing=True, open_tasks=open_tasks)
     receipt = client.settle_late(number)
     _report(context, client.view(number), acted=receipt is not None)
 
 
-def release(context: CommandContext, number: GameNumber) -> None:
+def release(context: CommandContext, number: GameNumber, open_tasks: OfOpenTasks = False) -> None:
     """End a dispute whose submission fell in another one, which frees the challenger's bond. Anybody may.
 
     Safe to repeat. JSON: `game`, `already_over`, `state` and `winner` as in `trainledger dispute show`.
 
     Example: `trainledger dispute release 1 --account alice`
     """
-    client = context.disputes(signing=True)
+    client = context.disputes(signing=True, open_tasks=open_tasks)
     receipt = client.release(number)
     _report(context, client.view(number), acted=receipt is not None)
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.chain
 
 KEYS = [
     "game",
+    "open_task",
     "task",
     "round",
     "slot",
@@ -97,6 +98,7 @@ def test_show_explains_a_running_game(commands: CommandLine, game: GameView, pla
     assert 2 * LEASE - 60 < seconds <= 2 * LEASE
     assert {name: value for name, value in document.items() if value is not None} == {
         "game": game.number,
+        "open_task": False,
         "task": matter.task,
         "round": 0,
         "slot": 0,

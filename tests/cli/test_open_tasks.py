@@ -150,6 +150,23 @@ def test_finalise_does_what_is_due_and_no_more(online: CommandLine, world: OpenW
     assert said == f"Nothing can be done for open task {task} now.\n"
 
 
+def test_finalise_frees_the_bond_of_a_commit_whose_round_has_ended(online: CommandLine, world: OpenWorld) -> None:
+    task = world.post(rounds=2, slots_per_round=2)
+    world.commit("clara", task, trained_root("never"))
+    world.handed_in(("anna",), task)
+    clara = world.client("clara")
+    world.pass_time(clara.round(task, 0).reveal_end)
+    world.show(task)
+    for name, slot, loss in (("anna", 1, 3.0), ("stranger", 2, 4.0)):
+        world.score(name, task, slot, loss)
+    world.pass_time(clara.slot(task, 0, 2).deadline)
+    for slot in (2, 1):
+        world.finalise(task, slot)
+    assert (clara.task(task).current_round, clara.stake_account(clara.address).locked) == (1, BOND)
+    assert settle(online, task) == [("forfeited", 0)]
+    assert clara.stake_account(clara.address).locked == 0
+
+
 def test_finalise_takes_the_bond_of_a_score_that_fell(online: CommandLine, world: OpenWorld) -> None:
     task = world.post(slots_per_round=1)
     world.handed_in(("anna",), task)
@@ -158,8 +175,17 @@ def test_finalise_takes_the_bond_of_a_score_that_fell(online: CommandLine, world
     boris = world.disputes("boris")
     game = boris.open(Opening(boris.address, task, 0, 0, 0, wrong.root), [b"\x09" * 32])
     assert waits(shown(online, task)[0])[0] == ("scored", "a dispute")
+    seen = online.json("dispute", "show", str(game), "--open")
+    assert (seen["open_task"], seen["about"], seen["place"]) == (True, "slot 0 of round 0", "run 0 of 1")
+    assert seen["at_stake"]["wei"] == str(BOND)
+    assert online.json("dispute", "list", "--open")[0].items() <= seen.items()
+    assert online.json("dispute", "list") == []
+    said = online.run("dispute", "show", str(game), "--open").stdout
+    assert said.startswith(f"Game {game} is about the score of slot 0 of round 0 of open task {task} (attempt 0).")
     world.pass_time(boris.view(game).deadline)
-    boris.settle_late(game)
+    assert f"`trainledger dispute settle {game} --open`" in online.run("dispute", "show", str(game), "--open").stdout
+    settled = online.json("dispute", "settle", str(game), "--open", "--account", "stranger")
+    assert (settled["already_over"], settled["winner"]) == (False, boris.address)
     world.score("boris", task, 0, 3.5)
     world.score("stranger", task, 1, 4.0)
     world.pass_time(world.client("anna").slot(task, 0, 1).deadline)

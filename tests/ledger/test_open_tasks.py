@@ -29,6 +29,7 @@ from ledger.compile import Artifact
 from ledger.deploy import Deployment
 from ledger.disputes.moves import Opening
 from ledger.errors import ContractReverted, InsufficientFunds
+from ledger.events import fetch_events
 from ledger.keys import Wallet
 from ledger.open.records import (
     AGREEMENT,
@@ -202,6 +203,12 @@ def test_wrong_score_falls_and_its_bond_is_awarded(world: OpenWorld) -> None:
     world.pass_time(boris.view(game).deadline)
     boris.settle_late(game)
     assert boris.view(game).winner == boris.address
+    names, first = {"SubmissionFell", "GameEnded"}, boris.view(game).moved_block
+    told = [
+        list(fetch_events(world.web3, world.deployment, from_block=first, names=names, open_tasks=of_open))
+        for of_open in (False, True)
+    ]
+    assert [[event.name for event in events] for events in told] == [[], ["GameEnded", "SubmissionFell"]]
     fallen = client.slot(task, 0, 0)
     assert (fallen.stage, fallen.worker, fallen.attempt, fallen.bonded) == (Stage.REVEALED, boris.address, 1, False)
     with pytest.raises(ContractReverted, match=r"NotYourScore.*Only its worker"):

@@ -51,7 +51,7 @@ abstract contract Fixture {
     DecidedDisputeGame internal game;
     IAuditCommittee internal committee;
     IRoundBook internal book;
-    /// @dev Where the next contract comes to be: the ledger of open tasks, in tests that have one.
+    /// @dev Where the ledger of open tasks comes to be, in tests that have one.
     address internal openLedgerAddress;
 
     function setUp() public virtual {
@@ -90,7 +90,11 @@ abstract contract Fixture {
         require(address(book) == bookAddress, "book");
         require(address(ledger) == ledgerAddress && address(game) == gameAddress, "addresses");
         require(address(committee) == committeeAddress, "committee");
+        deployMore();
     }
+
+    /// @dev What else belongs to the deployment; the first contract made here is the vault's ledger of open tasks.
+    function deployMore() internal virtual {}
 
     function deployGame() internal virtual returns (address) {
         return vm.deployCode("DecidedDisputeGame.sol:DecidedDisputeGame", abi.encode(ledger));

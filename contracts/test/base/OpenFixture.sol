@@ -31,6 +31,11 @@ abstract contract OpenFixture is Fixture {
 
     function setUp() public virtual override {
         super.setUp();
+        arm(STRANGER);
+        arm(CHALLENGER);
+    }
+
+    function deployMore() internal override {
         uint256 nonce = vm.getNonce(address(this));
         require(vm.computeCreateAddress(address(this), nonce) == openLedgerAddress, "open ledger");
         address gameAddress = vm.computeCreateAddress(address(this), nonce + 1);
@@ -43,8 +48,6 @@ abstract contract OpenFixture is Fixture {
             abi.encode(open, committee, vault, REVEAL_SECONDS, MINIMUM_BOND, MINIMUM_WINDOW, MINIMUM_LEASE);
         availability = IAvailabilityCommittee(vm.deployCode("AvailabilityCommittee.sol:AvailabilityCommittee", asked));
         require(address(openGame) == gameAddress && address(availability) == availabilityAddress, "addresses");
-        arm(STRANGER);
-        arm(CHALLENGER);
     }
 
     function openParameters() internal pure returns (IOpenLedger.TaskParameters memory p) {
