@@ -27,6 +27,8 @@ PURE = [
     "trainer/dispute/subjects.py",
     "trainer/dispute/truth.py",
     "trainer/dispute/values.py",
+    "trainer/open/policy.py",
+    "trainer/open/scoring.py",
     "ledger/attempts.py",
     "ledger/performance.py",
     "ledger/rounds.py",

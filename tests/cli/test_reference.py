@@ -26,6 +26,7 @@ TOOL = load_tool()
 COMMANDS = {" ".join(path): command for path, command in TOOL.commands(get_command(app))}
 WANTED = """up, deploy, account new, account list, account import, account fund, account show, account authorise,
 account payout, account stake, account unbond, account send, task create, task list, task show, task close, task settle,
+open create, open work, open serve, open audit,
 open list, open show, open close, open finalise, open question, open acknowledge,
 auditor enrol, auditor resign, auditor status, auditor fund, auditor budget, auditor refund,
 dispute list, dispute show, dispute settle, dispute release, dispute play, audit,

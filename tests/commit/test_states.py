@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import struct
@@ -9,7 +10,7 @@ import torch
 
 from trainer.commit.hashing import Kind, bytes_root, leaf, merkle_proof, merkle_root, seal, verify_proof
 from trainer.commit.proofs import before_depth, climb, root_before
-from trainer.commit.states import inputs_root, loss_proof, root_of_leaves, state_leaves, state_root
+from trainer.commit.states import inputs_root, loss_proof, root_of_leaves, salted_root, state_leaves, state_root
 from trainer.commit.tensors import DTYPE_NUMBERS, tensor_bytes, tensor_root
 from trainer.program.exact import DType
 
@@ -141,3 +142,12 @@ def test_tensors_of_a_merge_are_proved_through_both_trees(case: dict[str, Any]) 
         hash_ = leaf(Kind.INPUTS, seal(Kind.STATE, 0, tensors, hash_))
         hash_ = climb(Kind.INPUTS, hash_, proof["state"], list(map(bytes.fromhex, proof["in_inputs"])))
         assert seal(Kind.INPUTS, 0, slots + 1, hash_).hex() == case["inputs_root"]
+
+
+def test_salted_root_takes_every_byte_and_the_seed() -> None:
+    tensors = [torch.arange(5, dtype=torch.int64), torch.tensor([1.5, -0.0])]
+    data = b"".join(bytes(tensor_bytes(tensor)) for tensor in tensors)
+    seed = bytes(range(32))
+    assert salted_root(tensors, seed) == hashlib.sha256(b"trainledger/available/1\x00" + seed + data).digest()
+    assert salted_root(tensors, seed) != salted_root([tensors[0], torch.tensor([1.5, 0.0])], seed)
+    assert salted_root(tensors, seed) != salted_root(tensors, bytes(32))

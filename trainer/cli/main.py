@@ -10,6 +10,7 @@ from trainer.cli import (
     dispute,
     fleet,
     generate,
+    open_tasks,
     program,
     selftest,
     task_create,
@@ -21,7 +22,8 @@ __all__ = ["app", "main"]
 
 app = make_app()
 # Each module imports torch only inside its commands.
-for _module in (task_create, worker, fleet, verify, audit, dispute, checkpoint, generate, program, selftest, demo):
+_WORK = (task_create, open_tasks, worker, fleet, verify, audit, dispute, checkpoint)
+for _module in (*_WORK, generate, program, selftest, demo):
     _module.register(app)
 
 

@@ -11,7 +11,7 @@ from ledger.cli.common import CommandContext
 from ledger.errors import WalletError
 
 if TYPE_CHECKING:
-    from ledger.client import LedgerClient
+    from ledger.accounts import AccountClient
     from trainer.worker.progress import Reporter
 
 __all__ = ["StakeOf", "make_reporter", "owner_of"]
@@ -26,7 +26,7 @@ StakeOf = Annotated[
 ]
 
 
-def owner_of(context: CommandContext, client: LedgerClient, stake_of: str | None) -> str:
+def owner_of(context: CommandContext, client: AccountClient, stake_of: str | None) -> str:
     """Whose stake the account acts on: its own, or that of somebody who made it an operator.
 
     Raises:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from trainer.commit.hashing import Kind, leaf, merkle_proof, merkle_root, seal
-from trainer.commit.tensors import tensor_root
+from trainer.commit.tensors import tensor_bytes, tensor_root
+
+_AVAILABLE = b"trainledger/available/1\x00"
 
 
 def state_leaves(tensors: Iterable[Tensor]) -> list[bytes]:
@@ -37,3 +40,11 @@ def inputs_root(base: bytes, slots: Sequence[bytes | None]) -> bytes:
 def loss_proof(tensors: Iterable[Tensor]) -> list[bytes]:
     """Siblings that prove tensor 0, the held-out loss, against the state root; what `submit` takes."""
     return merkle_proof(Kind.STATE, state_leaves(tensors), 0)
+
+
+def salted_root(tensors: Iterable[Tensor], seed: bytes) -> bytes:
+    """What only who has every byte of a state can compute for a seed, 32 bytes (docs/open-tasks.md)."""
+    digest = hashlib.sha256(_AVAILABLE + seed)
+    for tensor in tensors:
+        digest.update(tensor_bytes(tensor))
+    return digest.digest()

@@ -110,6 +110,11 @@ def prepare_dataset(config: DataConfig, *, folder: Path | None = None, tokenizer
             tokenizer has no token for.
     """
     text = read_corpus(config.source, limit_bytes=config.limit_bytes, folder=folder)
+    return dataset_of_text(text, config, tokenizer=tokenizer)
+
+
+def dataset_of_text(text: str, config: DataConfig, *, tokenizer: Tokenizer | None = None) -> Dataset:
+    """Tokenise, split and commit a cleaned text. See `prepare_dataset`."""
     if tokenizer is None:
         tokenizer = ByteTokenizer()
         if config.tokenizer == BPETokenizer.name:

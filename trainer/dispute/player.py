@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ledger.canonical import root_hex
 from ledger.disputes.moves import Move
-from ledger.disputes.positions import GameView, Outcome, Position
+from ledger.disputes.positions import GameView, Matter, Outcome, Position
 from ledger.disputes.words import describe_outcome, describe_place
 from ledger.errors import ChainError, ContractReverted, MachineFault, ResourceError, TrainledgerError
 from ledger.types import SlotStatus
@@ -76,6 +76,8 @@ class Player:
         clock: seconds that only go forward, for retries; time in games is the chain's.
         only: play this game alone.
         poll_seconds: how often `must_move` asks the chain.
+        found: whether the slot of a submission that fell has found its true state, or will find none; None where the
+            games are about prescribed tasks.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class Player:
         clock: Callable[[], float],
         only: int | None = None,
         poll_seconds: float = 0.0,
+        found: Callable[[Matter], bool] | None = None,
     ) -> None:
         self._chain, self._truths, self._owner = chain, truths, owner
+        self._found = found or self._found_or_over
         self._reporter, self._clock, self._only = reporter, clock, only
         self._poll_seconds, self._asked_at = poll_seconds, -float("inf")
         self._minimum_move: int | None = None
@@ -272,10 +276,7 @@ class Player:
     def _award(self, view: GameView) -> bool:
         """Collects the prize once the slot has found its state, or will find none."""
         matter = view.position.matter
-        slot = self._chain.slot(matter.task, matter.round, matter.slot)
-        task = self._chain.task(matter.task)
-        over = task.closed or matter.round < task.current_round  # a round may end without one of its slots
-        if slot.status is not SlotStatus.FINALISED and not (slot.status is SlotStatus.OPEN and over):
+        if not self._found(matter):
             return False
         try:
             self._chain.award_fall(matter.task, matter.round, attempt=matter.attempt, slot=matter.slot)
@@ -285,6 +286,12 @@ class Player:
         del self._awaited[view.number]
         self._say("awarded", view, f"The bond of the submission that fell in game {view.number} has been shared out.")
         return True
+
+    def _found_or_over(self, matter: Matter) -> bool:
+        slot = self._chain.slot(matter.task, matter.round, matter.slot)
+        task = self._chain.task(matter.task)
+        over = task.closed or matter.round < task.current_round  # a round may end without one of its slots
+        return slot.status is SlotStatus.FINALISED or (slot.status is SlotStatus.OPEN and over)
 
     def _mine_to_move(self, view: GameView) -> bool:
         return view.position.mover.lower() == self._owner.lower()
