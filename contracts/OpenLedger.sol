@@ -102,10 +102,7 @@ contract OpenLedger is OpenDisputes {
     }
 
     /// @inheritdoc IOpenLedger
-    function revealHeldOut(TaskId task, uint32 round, bytes calldata tokens, bytes32 trainLeaf, bytes32 publicNode)
-        external
-        nonReentrantView
-    {
+    function revealHeldOut(TaskId task, uint32 round, bytes calldata tokens) external nonReentrantView {
         Round storage state = _running(task, round);
         require(state.heldOutAt == 0, HeldOutShown(state.heldOutAt));
         _checkRevealed(task, state);
@@ -113,11 +110,12 @@ contract OpenLedger is OpenDisputes {
         // Without a state there is nothing to score: `skip` ends such a round.
         require(state.revealed != 0, WrongStage(Stage.Empty, Stage.Revealed));
         Root expected = _heldOutRoots[task][round];
-        Root computed = _AVAILABILITY.dataSetRoot(tokens, trainLeaf, publicNode);
+        TaskParameters storage p = _tasks[task].parameters;
+        Root computed = _AVAILABILITY.dataSetRoot(tokens, p.heldOutBytes, p.trainLeaf, p.publicNode);
         require(computed == expected, WrongHeldOut(computed, expected));
 
         state.heldOutAt = uint40(block.timestamp);
-        OpenSlot storage baseline = _slots[slotKey(task, round, _tasks[task].parameters.slotsPerRound)];
+        OpenSlot storage baseline = _slots[slotKey(task, round, p.slotsPerRound)];
         (baseline.stage, baseline.trainedRoot) = (Stage.Revealed, _bases[task][round]);
         emit HeldOutRevealed(task, round, expected, tokens);
     }

@@ -50,9 +50,12 @@ abstract contract OpenTerms is IAvailabilityCommittee {
     }
 
     /// @inheritdoc IAvailabilityCommittee
-    function dataSetRoot(bytes calldata tokens, bytes32 trainLeaf, bytes32 publicNode) external view returns (Root) {
-        bool fits = tokens.length > 0 && tokens.length <= HeldOut.MAXIMUM_BYTES;
-        require(fits, WrongHeldOutSize(tokens.length, HeldOut.MAXIMUM_BYTES));
+    function dataSetRoot(bytes calldata tokens, uint32 size, bytes32 trainLeaf, bytes32 publicNode)
+        external
+        view
+        returns (Root)
+    {
+        require(tokens.length == size, WrongHeldOutSize(tokens.length, size));
         return HeldOut.dataSetRoot(tokens, trainLeaf, publicNode);
     }
 

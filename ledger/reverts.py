@@ -85,7 +85,7 @@ _REMEDIES: Mapping[str, str] = {
     "TooEarly": "Try again after that time; `trainledger open show` tells what the round waits for.",
     "WrongCommitment": "Open it with the very state and salt that were committed to.",
     "WrongHeldOut": "Show the held-out tokens that the task was posted with for this very round.",
-    "WrongHeldOutSize": "Post rounds whose held-out part has 1 to 65,536 bytes.",
+    "WrongHeldOutSize": "Show exactly the bytes that the task was posted with.",
     "score.HeldOutShown": "Wait until the requester has shown the round's held-out data.",
     "expire.HeldOutShown": "Wait until the requester has shown the round's held-out data.",
     "HeldOutShown": "The held-out data was shown in time: the states are scored now.",

@@ -87,8 +87,8 @@ interface IAvailabilityCommittee {
     error InquiryStillRuns(SlotKey inquiry);
     /// @notice Thrown when an auditor is owed nothing, or has it.
     error NothingToCollect(SlotKey inquiry, address auditor);
-    /// @notice Thrown when held-out tokens are none, or more than can be shown.
-    error WrongHeldOutSize(uint256 size, uint256 most);
+    /// @notice Thrown when held-out tokens are not as many bytes as the task was posted with.
+    error WrongHeldOutSize(uint256 size, uint256 needed);
 
     /// @notice Says that a revealed state cannot be fetched. Locks the task's bond in the stake of `asker`.
     function unavailable(TaskId task, uint32 round, uint32 slot, Root trainedRoot, address asker) external;
@@ -118,9 +118,12 @@ interface IAvailabilityCommittee {
     function minimumWindow() external view returns (uint32);
     function minimumLease() external view returns (uint32);
 
-    /// @notice The root of the data set whose held-out part is `tokens`, 1 to 65,536 bytes.
+    /// @notice The root of the data set whose held-out part is `tokens`, `size` bytes of them.
     /// @param trainLeaf, publicNode Siblings of the part's leaf, from the bottom up.
-    function dataSetRoot(bytes calldata tokens, bytes32 trainLeaf, bytes32 publicNode) external view returns (Root);
+    function dataSetRoot(bytes calldata tokens, uint32 size, bytes32 trainLeaf, bytes32 publicNode)
+        external
+        view
+        returns (Root);
 
     /// @notice Reverts, with the errors of `ITrainingLedger.submit`, where a state has not this held-out loss.
     function checkLoss(Root stateRoot, uint32 heldOutLoss, uint32 stateTensors, bytes32[] calldata lossProof)

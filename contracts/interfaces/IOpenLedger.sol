@@ -37,9 +37,13 @@ interface IOpenLedger is IDisputedLedger {
     }
 
     /// @notice What a requester fixes when posting. Losses are IEEE-754 binary32 bit patterns, rewards wei, periods seconds.
+    /// @param trainLeaf In every round's data set the leaf of the train part, and publicNode the node over header and
+    /// tokenizer: fixed here, so that workers know before they commit that the held-out part alone is hidden from them.
     /// @param stateTensors Number of tensors of a state: the depth of its Merkle tree follows from it.
     /// @param slotsPerRound States that a round takes, 1 to 255.
     /// @param fullGain Improvement of the held-out loss for which all of `slotReward` is paid; finite and above zero.
+    /// @param heldOutBytes Size of each round's held-out part, an even number of at most 65,536: workers know before they
+    /// commit that the evaluation finds all that it reads.
     /// @param floorReward Paid for every scored state that is no copy; at most `slotReward`.
     /// @param scoreReward Paid for scoring the base.
     /// @param bond Stake locked with a commit or a score; at least the deployment's minimum.
@@ -50,9 +54,12 @@ interface IOpenLedger is IDisputedLedger {
         Root specificationHash;
         Root programRoot;
         Root initialStateRoot;
+        bytes32 trainLeaf;
+        bytes32 publicNode;
         uint32 stateTensors;
         uint32 slotsPerRound;
         uint32 fullGain;
+        uint32 heldOutBytes;
         uint96 slotReward;
         uint96 floorReward;
         uint96 scoreReward;
@@ -288,10 +295,8 @@ interface IOpenLedger is IDisputedLedger {
     function reveal(TaskId task, uint32 round, uint32 slot, Root trainedRoot, bytes32 salt) external;
 
     /// @notice Shows the round's held-out tokens; by anybody who can.
-    /// @param tokens The held-out part of the round's data set: 2 to 65,536 bytes.
-    /// @param trainLeaf, publicNode Siblings of its leaf: that of the train part, and the node over header and tokenizer.
-    function revealHeldOut(TaskId task, uint32 round, bytes calldata tokens, bytes32 trainLeaf, bytes32 publicNode)
-        external;
+    /// @param tokens The held-out part of the round's data set: as many bytes as posted.
+    function revealHeldOut(TaskId task, uint32 round, bytes calldata tokens) external;
 
     /// @notice Scores a revealed state, or the base; locks the bond of whoever has none in the slot.
     function score(Score calldata result) external;

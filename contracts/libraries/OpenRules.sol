@@ -6,6 +6,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IOpenLedger} from "../interfaces/IOpenLedger.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {Root} from "../types/Identifiers.sol";
+import {HeldOut} from "./HeldOut.sol";
 import {Performance} from "./Performance.sol";
 import {TaskRules} from "./TaskRules.sol";
 
@@ -35,6 +36,8 @@ library OpenRules {
         _need(slotsGood, "slotsPerRound", p.slotsPerRound);
         (bool finite, int256 full) = Performance.fixedPoint(p.fullGain);
         _need(finite && full > 0, "fullGain", p.fullGain);
+        bool sizeGood = p.heldOutBytes > 0 && p.heldOutBytes <= HeldOut.MAXIMUM_BYTES && p.heldOutBytes % 2 == 0;
+        _need(sizeGood, "heldOutBytes", p.heldOutBytes);
         _need(p.slotReward > 0, "slotReward", p.slotReward);
         _need(p.floorReward <= p.slotReward, "floorReward", p.floorReward);
         _need(p.scoreReward > 0, "scoreReward", p.scoreReward);

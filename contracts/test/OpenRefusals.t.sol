@@ -34,6 +34,13 @@ contract OpenRefusalsTest is OpenFixture {
         p.fee = BOND + 1;
         _refused(p, ROUNDS, "fee", uint256(BOND) + 1);
         p = openParameters();
+        p.heldOutBytes = 0;
+        _refused(p, ROUNDS, "heldOutBytes", 0);
+        p.heldOutBytes = 3;
+        _refused(p, ROUNDS, "heldOutBytes", 3);
+        p.heldOutBytes = 65_538;
+        _refused(p, ROUNDS, "heldOutBytes", 65_538);
+        p = openParameters();
         p.stateTensors = 1;
         _refused(p, ROUNDS, "stateTensors", 1);
         _refused(openParameters(), 0, "rounds", 0);
@@ -184,25 +191,25 @@ contract OpenRefusalsTest is OpenFixture {
         TaskId task = postOpen();
         bytes memory shown = heldOutTokens(0);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.TooEarly.selector, 0, block.timestamp));
-        open.revealHeldOut(task, 0, shown, TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, 0, shown);
         commitAs(task, WORKER, trained(1));
         vm.warp(block.timestamp + COMMIT + 1);
         uint256 revealEnd = open.getRound(task, 0).revealEnd;
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.TooEarly.selector, revealEnd, block.timestamp));
-        open.revealHeldOut(task, 0, shown, TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, 0, shown);
         revealAs(task, WORKER, trained(1));
         bytes memory tokens = heldOutTokens(1);
         Root expected = open.heldOutRoot(task, 0);
-        Root computed = availability.dataSetRoot(tokens, TRAIN_LEAF, PUBLIC_NODE);
+        Root computed = availability.dataSetRoot(tokens, HELD_OUT_BYTES, TRAIN_LEAF, PUBLIC_NODE);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.WrongHeldOut.selector, computed, expected));
-        open.revealHeldOut(task, 0, tokens, TRAIN_LEAF, PUBLIC_NODE);
-        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 0, 65_536));
-        open.revealHeldOut(task, 0, "", TRAIN_LEAF, PUBLIC_NODE);
-        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 65_537, 65_536));
-        open.revealHeldOut(task, 0, new bytes(65_537), TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, 0, tokens);
+        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 0, HELD_OUT_BYTES));
+        open.revealHeldOut(task, 0, "");
+        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 2052, HELD_OUT_BYTES));
+        open.revealHeldOut(task, 0, new bytes(2052));
         showHeldOut(task);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.HeldOutShown.selector, block.timestamp));
-        open.revealHeldOut(task, 0, shown, TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, 0, shown);
     }
 
     function test_revealHeldOut_lateIsADefault() public {
@@ -213,7 +220,7 @@ contract OpenRefusalsTest is OpenFixture {
         open.settleDefault(task, 0, 0, trained(1));
         vm.warp(end + 1);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.TooLate.selector, end, end + 1));
-        open.revealHeldOut(task, 0, shown, TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, 0, shown);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.RoundHasStates.selector, SLOTS));
         open.skip(task, 0);
         open.settleDefault(task, 0, 0, trained(1));

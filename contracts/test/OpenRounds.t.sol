@@ -257,7 +257,7 @@ contract OpenRoundsTest is OpenFixture {
                 tokens[place] = bytes1(uint8(place + i));
             }
             Root expected = HeldOutTree.dataSetRoot(tokens, TRAIN_LEAF, PUBLIC_NODE);
-            Root given = availability.dataSetRoot(tokens, TRAIN_LEAF, PUBLIC_NODE);
+            Root given = availability.dataSetRoot(tokens, uint32(lengths[i]), TRAIN_LEAF, PUBLIC_NODE);
             vm.assertEq(Root.unwrap(given), Root.unwrap(expected), "root");
         }
     }

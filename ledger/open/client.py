@@ -64,19 +64,16 @@ class OpenClient(AccountClient, OpenReader):
         """Makes the round that runs the last one and refunds the others; the requester only."""
         return self._write(self._ledger.functions.closeTask(task), task=task)
 
-    def reveal_held_out(
-        self, task: int, round_number: int, tokens: bytes, train_leaf: bytes, public_node: bytes
-    ) -> Receipt | None:
+    def reveal_held_out(self, task: int, round_number: int, tokens: bytes) -> Receipt | None:
         """Shows a round's held-out tokens. None where that is done already.
 
         Args:
-            tokens: the held-out part of the round's data set, at most 65,536 bytes.
-            train_leaf, public_node: siblings of its leaf: that of the train part; the node over header and tokenizer.
+            tokens: the held-out part of the round's data set, as many bytes as the task was posted with.
 
         Raises:
-            ContractReverted: among others `TooEarly`, `TooLate`, `WrongHeldOut`.
+            ContractReverted: among others `TooEarly`, `TooLate`, `WrongHeldOut`, `WrongHeldOutSize`.
         """
-        call = self._ledger.functions.revealHeldOut(task, round_number, tokens, train_leaf, public_node)
+        call = self._ledger.functions.revealHeldOut(task, round_number, tokens)
         return self._write_once(call, done="HeldOutShown", task=task)
 
     # --- workers ---

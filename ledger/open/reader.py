@@ -261,6 +261,6 @@ class OpenReader(AccountReader):
 def _parameters(fields: Any) -> OpenParameters:
     """IOpenLedger.TaskParameters, which the dataclass follows field by field."""
     values = dict(zip(OpenParameters.__dataclass_fields__, fields, strict=True))
-    for name in ("specification_hash", "program_root", "initial_state_root"):
+    for name in ("specification_hash", "program_root", "initial_state_root", "train_leaf", "public_node"):
         values[name] = bytes(values[name])
     return OpenParameters(**values)

@@ -99,6 +99,8 @@ class OpenParameters:
     """What a requester fixes when posting; field by field IOpenLedger.TaskParameters.
 
     Attributes:
+        train_leaf, public_node: in every round's data set the leaf of the train part, and the node over header and
+            tokenizer. held_out_bytes: size of its held-out part.
         state_tensors: of a state. slots_per_round: states that a round takes, 1 to 255.
         full_gain: improvement of the held-out loss for which all of `slot_reward` is paid, binary32 bits.
         floor_reward: for every scored state that is no copy. score_reward: for scoring the base.
@@ -110,9 +112,12 @@ class OpenParameters:
     specification_hash: bytes
     program_root: bytes
     initial_state_root: bytes
+    train_leaf: bytes
+    public_node: bytes
     state_tensors: int
     slots_per_round: int
     full_gain: int
+    held_out_bytes: int
     slot_reward: int
     floor_reward: int
     score_reward: int

@@ -36,6 +36,8 @@ BASE_LOSS = float_bits(4.0)
 PEOPLE = ("requester", "anna", "boris", "clara", "stranger")
 _KIND = b"\5"
 SALT = b"\x08" * 32
+TRAIN_LEAF, PUBLIC_NODE = b"\x09" * 32, b"\x0a" * 32
+HELD_OUT_BYTES = 3000
 
 
 def parameters(**fields: Any) -> OpenParameters:
@@ -43,9 +45,12 @@ def parameters(**fields: Any) -> OpenParameters:
         "specification_hash": b"\1" * 32,
         "program_root": b"\2" * 32,
         "initial_state_root": BASE,
+        "train_leaf": TRAIN_LEAF,
+        "public_node": PUBLIC_NODE,
         "state_tensors": TENSORS,
         "slots_per_round": SLOTS,
         "full_gain": float_bits(2.0),
+        "held_out_bytes": HELD_OUT_BYTES,
         "slot_reward": SLOT,
         "floor_reward": FLOOR,
         "score_reward": SCORE,
@@ -62,18 +67,15 @@ def parameters(**fields: Any) -> OpenParameters:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A round's held-out tokens, the siblings of their leaf, and the root of their data set (formats.md, section 5)."""
+    """A round's held-out tokens, and the root of their data set (formats.md, section 5)."""
 
     tokens: bytes
-    train_leaf: bytes
-    public_node: bytes
     root: bytes
 
 
-def held_out(seed: int, size: int = 3000) -> HeldOut:
-    """Made-up tokens of a data set whose other parts are drawn from `seed`."""
+def held_out(seed: int, size: int = HELD_OUT_BYTES) -> HeldOut:
+    """Made-up tokens of a data set whose other parts are those of `parameters`."""
     tokens = hashlib.shake_256(seed.to_bytes(8, "big")).digest(size)
-    train_leaf, public_node = (_sha(part, seed.to_bytes(8, "big")) for part in (b"train", b"public"))
     chunks = [tokens[start : start + 1024].ljust(1024, b"\0") for start in range(0, size, 1024)]
     row = [_sha(b"\0", _KIND, chunk) for chunk in chunks]
     while len(row) & (len(row) - 1):
@@ -81,10 +83,10 @@ def held_out(seed: int, size: int = 3000) -> HeldOut:
     while len(row) > 1:
         row = [_sha(b"\1", _KIND, *row[index : index + 2]) for index in range(0, len(row), 2)]
     part = _sha(b"\3", _KIND, b"\6", size.to_bytes(8, "big"), row[0])
-    top = _sha(b"\1", _KIND, train_leaf, _sha(b"\0", _KIND, part))
-    top = _sha(b"\1", _KIND, public_node, top)
+    top = _sha(b"\1", _KIND, TRAIN_LEAF, _sha(b"\0", _KIND, part))
+    top = _sha(b"\1", _KIND, PUBLIC_NODE, top)
     root = _sha(b"\3", _KIND, b"\0", (4).to_bytes(8, "big"), top)
-    return HeldOut(tokens, train_leaf, public_node, root)
+    return HeldOut(tokens, root)
 
 
 def _sha(*parts: bytes) -> bytes:
@@ -168,7 +170,7 @@ class OpenWorld:
         """The requester shows the round's held-out data."""
         data = held_out(round_number)
         client = self.client("requester")
-        client.reveal_held_out(task, round_number, data.tokens, data.train_leaf, data.public_node)
+        client.reveal_held_out(task, round_number, data.tokens)
 
     def score(self, name: str, task: int, slot: int, loss: float, round_number: int = 0) -> MadeUpState:
         """Scores a slot with a made-up state that has this loss."""

@@ -101,8 +101,8 @@ def test_what_is_done_already_is_not_sent_again(world: OpenWorld) -> None:
         world.commit("anna", task, trained_root("another"))
     assert anna.reveal(task, 0, slot, trained_root("anna"), SALT) is not None
     assert anna.reveal(task, 0, slot, trained_root("anna"), SALT) is None
-    assert requester.reveal_held_out(task, 0, data.tokens, data.train_leaf, data.public_node) is not None
-    assert requester.reveal_held_out(task, 0, data.tokens, data.train_leaf, data.public_node) is None
+    assert requester.reveal_held_out(task, 0, data.tokens) is not None
+    assert requester.reveal_held_out(task, 0, data.tokens) is None
     state = world.score("anna", task, slot, 3.0)
     again = (anna.address, trained_root("anna"), state.root, float_bits(3.0), state.loss_proof)
     assert anna.score(task, 0, slot, 0, *again) is None
@@ -149,7 +149,7 @@ def test_requester_who_shows_nothing_pays_in_full(world: OpenWorld) -> None:
     assert state.defaulted(2, client.chain_time())
     data = held_out(0)
     with pytest.raises(ContractReverted, match=r"TooLate.*That period of the round is over"):
-        world.client("requester").reveal_held_out(task, 0, data.tokens, data.train_leaf, data.public_node)
+        world.client("requester").reveal_held_out(task, 0, data.tokens)
     for slot, name in enumerate(("anna", "boris")):
         assert client.settle_default(task, 0, slot, trained_root(name)) is not None
         assert client.settle_default(task, 0, slot, trained_root(name)) is None

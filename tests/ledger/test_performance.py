@@ -106,7 +106,8 @@ def test_pay_for_loss_not_finite_pays_nothing(value: float) -> None:
 
 def open_parameters(reward: int, floor: int, full_gain: int) -> OpenParameters:
     return OpenParameters(
-        specification_hash=ROOT, program_root=ROOT, initial_state_root=ROOT, state_tensors=2, slots_per_round=1,
+        specification_hash=ROOT, program_root=ROOT, initial_state_root=ROOT, train_leaf=ROOT, public_node=ROOT,
+        held_out_bytes=2, state_tensors=2, slots_per_round=1,
         full_gain=full_gain, slot_reward=reward, floor_reward=floor, score_reward=1, bond=1, fee=0, commit_seconds=1,
         reveal_seconds=1, held_out_seconds=1, lease_seconds=1, challenge_window=1,
     )  # fmt: skip

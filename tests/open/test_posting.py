@@ -116,6 +116,11 @@ def test_what_is_published_can_be_fetched_and_what_is_secret_is_not_there(postin
     other = replace(task, rounds=4)
     with pytest.raises(SpecificationError, match="rounds"):
         fetch_open_materials(other, store, tmp_path / "cache")
+    # What of a round's data is hidden is its held-out part alone: else nobody could prove a score.
+    for name, value in (("train_leaf", bytes(32)), ("public_node", bytes(32)), ("held_out_bytes", 2)):
+        changed = replace(task, parameters=replace(task.parameters, **{name: value}))
+        with pytest.raises(SpecificationError, match="held-out" if name == "held_out_bytes" else "public one"):
+            fetch_open_materials(changed, store, tmp_path / "cache")
     path = tmp_path / "store" / specification_path(posting.specification.hash())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BlobCorrupt):

@@ -41,9 +41,7 @@ class OpenChain(OpenReads, Protocol):
 
     def reveal(self, task: int, round_number: int, slot: int, trained_root: bytes, salt: bytes, /) -> object: ...
 
-    def reveal_held_out(
-        self, task: int, round_number: int, tokens: bytes, train_leaf: bytes, public_node: bytes, /
-    ) -> object: ...
+    def reveal_held_out(self, task: int, round_number: int, tokens: bytes, /) -> object: ...
 
     def score(
         self,

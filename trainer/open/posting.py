@@ -33,6 +33,7 @@ from trainer.open.held_out import (
     SecretFolder,
     most_windows,
     secret_parts,
+    siblings,
     tokens_read,
     with_held_out,
 )
@@ -106,7 +107,7 @@ def prepare_open_posting(file: OpenTaskFile, *, engine: Engine | None = None) ->
     )
     return OpenPosting(
         specification=specification,
-        parameters=_parameters(file, specification, tensors=len(program.layout)),
+        parameters=_parameters(file, specification, public, tensors=len(program.layout)),
         program=program,
         dataset=public,
         rounds=rounds,
@@ -166,14 +167,20 @@ def _data_sets(
     return public, tuple(with_held_out(public, part) for part in parts)
 
 
-def _parameters(file: OpenTaskFile, specification: TaskSpecification, *, tensors: int) -> OpenParameters:
+def _parameters(
+    file: OpenTaskFile, specification: TaskSpecification, public: Dataset, *, tensors: int
+) -> OpenParameters:
+    train_leaf, public_node = siblings(public)
     return OpenParameters(
         specification_hash=specification.hash(),
         program_root=specification.program,
         initial_state_root=specification.initial_state,
+        train_leaf=train_leaf,
+        public_node=public_node,
         state_tensors=tensors,
         slots_per_round=file.slots,
         full_gain=float_bits(file.full_gain),
+        held_out_bytes=2 * len(public.heldout),
         slot_reward=file.slot_reward,
         floor_reward=file.floor_reward,
         score_reward=file.score_reward,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ledger.canonical import root_hex
 from ledger.errors import ChainError, ContractReverted, DataError, TransactionFailed
 from ledger.open.records import OpenTask, Question, Stage
-from trainer.open.held_out import SecretFolder, siblings
+from trainer.open.held_out import SecretFolder
 from trainer.open.policy import RoundView, why_waiting
 from trainer.open.ports import OpenChain, look
 from trainer.open.source import OpenSource
@@ -123,8 +123,7 @@ class OpenRequester:
                 f"The held-out data of round {state.round} of open task {self._task} is not in this home.",
                 remedy="Run this with the home (--home) that the task was posted with.",
             )
-        train, public = siblings(self._source.materials(view.task).dataset)
-        self._chain.reveal_held_out(self._task, state.round, tokens, train, public)
+        self._chain.reveal_held_out(self._task, state.round, tokens)
         self._summary.shown += 1
         text = f"Showed the held-out data of round {state.round}: {len(tokens)} bytes."
         self._say("held-out", text, view, held_out_root=root, bytes=len(tokens))

@@ -18,7 +18,7 @@ from trainer.data.dataset import Dataset, fetch_dataset
 from trainer.engine.engines import Engine
 from trainer.engine.state import State
 from trainer.materials import SPECIFICATION_BYTES, fetch_program, specification_path
-from trainer.open.held_out import rebuild
+from trainer.open.held_out import rebuild, siblings, tokens_read
 from trainer.open.scoring import Score, score_state, with_loss
 from trainer.program.layout import StateLayout
 from trainer.program.task import TaskProgram
@@ -96,9 +96,30 @@ def fetch_open_materials(
                 remedy="Do not work on this task.",
             )
     dataset = fetch_dataset(specification.dataset, store, cache / "datasets", progress=progress)
+    _check_data(task, program, dataset)
     return OpenMaterials(
         parameters=parameters, specification=specification, program=program, dataset=dataset, store=store
     )
+
+
+def _check_data(task: OpenTask, program: TaskProgram, public: Dataset) -> None:
+    """That scores can be proved on whatever the requester shows later: only a round's held-out part is hidden."""
+    parameters = task.parameters
+    if siblings(public) != (parameters.train_leaf, parameters.public_node):
+        raise SpecificationError(
+            f"The data sets of open task {task.number}'s rounds have another train part, header or tokenizer than its "
+            f"public one.",
+            field="dataset",
+            remedy="Do not work on this task: nobody could prove a score.",
+        )
+    needed = 2 * tokens_read(program)
+    if parameters.held_out_bytes != 2 * len(public.heldout) or parameters.held_out_bytes < needed:
+        raise SpecificationError(
+            f"The rounds of open task {task.number} have {parameters.held_out_bytes} bytes of held-out tokens; its "
+            f"public data set has {2 * len(public.heldout)}, and its programs read {needed}.",
+            field="held_out_bytes",
+            remedy="Do not work on this task: nobody could prove a score.",
+        )
 
 
 class OpenSource:

@@ -14,6 +14,7 @@ abstract contract OpenFixture is Fixture {
     uint32 internal constant COMMIT = 600;
     uint32 internal constant REVEAL = 300;
     uint32 internal constant HELD_OUT = 400;
+    uint32 internal constant HELD_OUT_BYTES = 2050;
     uint96 internal constant FLOOR = 1 ether;
     uint96 internal constant SCORE_REWARD = 2 ether;
     uint32 internal constant SLOTS = 3;
@@ -54,6 +55,7 @@ abstract contract OpenFixture is Fixture {
         p.specificationHash = Root.wrap(keccak256("specification"));
         p.programRoot = Root.wrap(keccak256("program"));
         p.initialStateRoot = Root.wrap(keccak256("initial"));
+        (p.trainLeaf, p.publicNode, p.heldOutBytes) = (TRAIN_LEAF, PUBLIC_NODE, HELD_OUT_BYTES);
         (p.stateTensors, p.slotsPerRound, p.fullGain) = (TENSORS, SLOTS, ONE);
         (p.slotReward, p.floorReward, p.scoreReward) = (REWARD, FLOOR, SCORE_REWARD);
         (p.bond, p.fee) = (BOND, FEE);
@@ -62,7 +64,7 @@ abstract contract OpenFixture is Fixture {
     }
 
     function heldOutTokens(uint32 round) internal pure returns (bytes memory) {
-        bytes memory tokens = new bytes(2050 + 2 * round);
+        bytes memory tokens = new bytes(HELD_OUT_BYTES);
         for (uint256 i = 0; i < tokens.length; ++i) {
             tokens[i] = bytes1(uint8(i * 7 + round));
         }
@@ -116,7 +118,7 @@ abstract contract OpenFixture is Fixture {
 
     function showHeldOut(TaskId task) internal {
         uint32 round = open.getTask(task).currentRound;
-        open.revealHeldOut(task, round, heldOutTokens(round), TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, round, heldOutTokens(round));
     }
 
     function trained(uint256 seed) internal pure returns (Root) {

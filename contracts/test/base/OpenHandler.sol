@@ -313,7 +313,7 @@ contract OpenHandler is OpenFixture {
         bool allowed = _revealed(task, state) && state.heldOutAt == 0 && block.timestamp <= state.heldOutEnd
             && state.revealed != 0;
         if (!allowed) vm.expectRevert();
-        open.revealHeldOut(task, round, tokens, TRAIN_LEAF, PUBLIC_NODE);
+        open.revealHeldOut(task, round, tokens);
         _did(allowed ? "held-out" : "held-out refused");
     }
 
