@@ -65,7 +65,7 @@ def test_deploy_at_the_contracts_limits_succeeds(online: CommandLine, alice: Wal
     assert made["minimum_bond"]["wei"] == str(2**96 - 1)
     assert (made["unbonding_delay"], made["minimum_window"], made["minimum_lease"]) == (YEAR, YEAR, YEAR)
     assert (made["minimum_clock"], made["minimum_move"]) == (YEAR, YEAR)
-    assert sent() == 7
+    assert sent() == 10
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,8 @@ def test_finalise_takes_the_bond_of_a_score_that_fell(online: CommandLine, world
     seen = online.json("dispute", "show", str(game), "--open")
     assert (seen["open_task"], seen["about"], seen["place"]) == (True, "slot 0 of round 0", "run 0 of 1")
     assert seen["at_stake"]["wei"] == str(BOND)
-    assert online.json("dispute", "list", "--open")[0].items() <= seen.items()
+    listed = online.json("dispute", "list", "--open")[0]
+    assert [listed[name] for name in ("game", "open_task", "about")] == [game, True, seen["about"]]
     assert online.json("dispute", "list") == []
     said = online.run("dispute", "show", str(game), "--open").stdout
     assert said.startswith(f"Game {game} is about the score of slot 0 of round 0 of open task {task} (attempt 0).")

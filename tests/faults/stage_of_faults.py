@@ -32,7 +32,7 @@ from ledger.tx import TransactionSender
 # At most, in a task without cheats.
 ROUNDS = {"single": 4, "mean": 3, "diloco": 3}
 # Modules of the product that wait by the clock of this machine.
-WAITING = ("ledger.tx", "ledger.reader", "ledger.rpc", "ledger.disputes.client", "trainer.worker.round")
+WAITING = ("ledger.tx", "ledger.accounts", "ledger.rpc", "ledger.disputes.client", "trainer.worker.round")
 _LINES = 250
 
 

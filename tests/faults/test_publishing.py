@@ -37,6 +37,7 @@ def test_state_goes_on_from_a_snapshot_into_the_store(tmp_path: Path, fate: str)
     key = SimpleNamespace(base_root=toy.first)
     prepared: Any = SimpleNamespace(materials=materials, key=key, is_merge=False, snapshot=object(), start=trained)
     runner = object.__new__(RoundRunner)
+    runner._bases = tmp_path / "bases"
     assert runner._save(prepared, trained) == state_root(trained.values())
     root = state_root(trained.values())
     assert (tmp_path / "store" / difference_path(root)).exists() == (fate == "kept")

@@ -15,7 +15,7 @@ from ledger.types import Slot, TaskParameters
 
 pytestmark = pytest.mark.chain
 
-QUICK, FULL = 10, 240
+QUICK, FULL = 5, 240
 SHORT = 4  # a seed of a schedule that takes a moment
 
 
