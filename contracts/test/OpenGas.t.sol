@@ -9,6 +9,11 @@ import {OpenFixture} from "./base/OpenFixture.sol";
 contract OpenGasSnapshotTest is OpenFixture {
     string private constant GROUP = "gas";
 
+    function setUp() public override {
+        super.setUp();
+        heldOutBytes = 2050;
+    }
+
     function test_openTasks_gasSnapshot() public {
         uint256 few = _state(4, "4");
         uint256 many = _state(200, "200");

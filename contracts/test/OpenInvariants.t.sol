@@ -62,7 +62,7 @@ contract OpenInvariantsTest is OpenFixture {
 
     /// @dev The handler's actions from one seed, until each has been done: the invariant is not held over runs in which
     /// nothing happens.
-    /// forge-config: default.fuzz.runs = 1
+    /// forge-config: default.fuzz.runs = 2
     /// forge-config: full.fuzz.runs = 20
     function testFuzz_openTasks_everyActionIsDone(uint256 seed) public {
         vm.pauseGasMetering(); // thousands of calls in one test

@@ -200,13 +200,13 @@ contract OpenRefusalsTest is OpenFixture {
         revealAs(task, WORKER, trained(1));
         bytes memory tokens = heldOutTokens(1);
         Root expected = open.heldOutRoot(task, 0);
-        Root computed = availability.dataSetRoot(tokens, HELD_OUT_BYTES, TRAIN_LEAF, PUBLIC_NODE);
+        Root computed = availability.dataSetRoot(tokens, heldOutBytes, TRAIN_LEAF, PUBLIC_NODE);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.WrongHeldOut.selector, computed, expected));
         open.revealHeldOut(task, 0, tokens);
-        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 0, HELD_OUT_BYTES));
+        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 0, heldOutBytes));
         open.revealHeldOut(task, 0, "");
-        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 2052, HELD_OUT_BYTES));
-        open.revealHeldOut(task, 0, new bytes(2052));
+        vm.expectRevert(abi.encodeWithSelector(IAvailabilityCommittee.WrongHeldOutSize.selector, 36, heldOutBytes));
+        open.revealHeldOut(task, 0, new bytes(36));
         showHeldOut(task);
         vm.expectRevert(abi.encodeWithSelector(IOpenLedger.HeldOutShown.selector, block.timestamp));
         open.revealHeldOut(task, 0, shown);

@@ -14,7 +14,6 @@ abstract contract OpenFixture is Fixture {
     uint32 internal constant COMMIT = 600;
     uint32 internal constant REVEAL = 300;
     uint32 internal constant HELD_OUT = 400;
-    uint32 internal constant HELD_OUT_BYTES = 2050;
     uint96 internal constant FLOOR = 1 ether;
     uint96 internal constant SCORE_REWARD = 2 ether;
     uint32 internal constant SLOTS = 3;
@@ -26,6 +25,8 @@ abstract contract OpenFixture is Fixture {
     bytes32 internal constant TRAIN_LEAF = keccak256("train leaf");
     bytes32 internal constant PUBLIC_NODE = keccak256("header and tokenizer");
 
+    /// @dev Of a round; few, because roots are computed by code that is not optimised.
+    uint32 internal heldOutBytes = 34;
     IOpenLedger internal open;
     DecidedDisputeGame internal openGame;
     IAvailabilityCommittee internal availability;
@@ -51,11 +52,11 @@ abstract contract OpenFixture is Fixture {
         require(address(openGame) == gameAddress && address(availability) == availabilityAddress, "addresses");
     }
 
-    function openParameters() internal pure returns (IOpenLedger.TaskParameters memory p) {
+    function openParameters() internal view returns (IOpenLedger.TaskParameters memory p) {
         p.specificationHash = Root.wrap(keccak256("specification"));
         p.programRoot = Root.wrap(keccak256("program"));
         p.initialStateRoot = Root.wrap(keccak256("initial"));
-        (p.trainLeaf, p.publicNode, p.heldOutBytes) = (TRAIN_LEAF, PUBLIC_NODE, HELD_OUT_BYTES);
+        (p.trainLeaf, p.publicNode, p.heldOutBytes) = (TRAIN_LEAF, PUBLIC_NODE, heldOutBytes);
         (p.stateTensors, p.slotsPerRound, p.fullGain) = (TENSORS, SLOTS, ONE);
         (p.slotReward, p.floorReward, p.scoreReward) = (REWARD, FLOOR, SCORE_REWARD);
         (p.bond, p.fee) = (BOND, FEE);
@@ -63,15 +64,15 @@ abstract contract OpenFixture is Fixture {
         (p.leaseSeconds, p.challengeWindow) = (LEASE, WINDOW);
     }
 
-    function heldOutTokens(uint32 round) internal pure returns (bytes memory) {
-        bytes memory tokens = new bytes(HELD_OUT_BYTES);
+    function heldOutTokens(uint32 round) internal view returns (bytes memory) {
+        bytes memory tokens = new bytes(heldOutBytes);
         for (uint256 i = 0; i < tokens.length; ++i) {
             tokens[i] = bytes1(uint8(i * 7 + round));
         }
         return tokens;
     }
 
-    function heldOutRoots(uint32 rounds) internal pure returns (Root[] memory roots) {
+    function heldOutRoots(uint32 rounds) internal view returns (Root[] memory roots) {
         roots = new Root[](rounds);
         for (uint32 round = 0; round < rounds; ++round) {
             roots[round] = HeldOutTree.dataSetRoot(heldOutTokens(round), TRAIN_LEAF, PUBLIC_NODE);
