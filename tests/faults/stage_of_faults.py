@@ -31,8 +31,16 @@ from ledger.tx import TransactionSender
 
 # At most, in a task without cheats.
 ROUNDS = {"single": 4, "mean": 3, "diloco": 3}
-# Modules of the product that wait by the clock of this machine.
-WAITING = ("ledger.tx", "ledger.accounts", "ledger.rpc", "ledger.disputes.client", "trainer.worker.round")
+# Modules of the product that wait, or measure, by the clock of this machine.
+WAITING = (
+    "ledger.tx",
+    "ledger.accounts",
+    "ledger.rpc",
+    "ledger.disputes.client",
+    "trainer.worker.round",
+    "trainer.worker.machine",
+    "trainer.engine.segment",
+)
 _LINES = 250
 
 

@@ -32,13 +32,14 @@ def test_schedule(stage: FaultStage, tmp_path: Path, seed: int) -> None:
     stage.play(seed, tmp_path)
 
 
-def test_seed_gives_the_same_schedule_again(stage: FaultStage, tmp_path: Path) -> None:
-    def heads(folder: Path) -> list[str]:
-        """Times, names and events: what is said of them has this machine's seconds in it."""
-        return [line.partition(":")[0] for line in stage.play(SHORT, folder).trace]
+def test_seed_gives_the_same_faults_again(stage: FaultStage, tmp_path: Path) -> None:
+    def heads(folder: Path) -> list[list[str]]:
+        """Times, names and kinds of the faults. What comes of them may differ: the node simulates by its own clock."""
+        words = [line.split() for line in stage.play(SHORT, folder).trace]
+        return [[*line[: at + 1]] for line in words for at, word in enumerate(line) if word.isupper() and len(word) > 2]
 
     first = heads(tmp_path / "first")
-    assert len(first) > 10
+    assert len(first) > 5
     assert heads(tmp_path / "second") == first
 
 
