@@ -61,6 +61,23 @@ def test_board_counts_no_pay_of_a_branch_that_is_gone(task: TinyTask, ledger: Fa
     assert (looks.earned, looks.rounds_paid) == (0, 0)
 
 
+def test_board_counts_the_pay_of_a_round_that_is_this_worker_s_on_the_new_branch(
+    task: TinyTask, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    before, looks = ledger.save(), board(ledger, ALICE)
+    looks.refresh()
+    bench(ledger, tmp_path, task, BOB, maximum_rounds=1).worker.run()
+    looks.refresh()
+    assert (looks.earned, looks.rounds_paid) == (0, 0)
+    height = ledger.books.block
+    ledger.restore(before)
+    bench(ledger, tmp_path, task, ALICE, maximum_rounds=1).worker.run()  # no round is seen to go back
+    ledger.books.block = height + 5
+    (view,) = looks.refresh()
+    assert (view.task.current_round, view.last_worker) == (1, ALICE)
+    assert (looks.earned, looks.rounds_paid) == (10 * TOKEN, 1)
+
+
 def test_board_takes_up_a_task_whose_end_is_gone(task: TinyTask, ledger: FakeLedger, tmp_path: Path) -> None:
     looks = board(ledger, ALICE)
     bench(ledger, tmp_path, task, ALICE, maximum_rounds=2).worker.run()

@@ -46,10 +46,14 @@ class TaskView:
 
 @dataclass
 class _Memory:
+    """What is known of a task. `stale`: blocks were taken back, so what became of its rounds is to be read again."""
+
+    first_round: int
     current_round: int
     round_since: float
     last_worker: str | None
     paid_share: float | None
+    stale: bool = False
 
 
 class Board:
@@ -65,7 +69,7 @@ class Board:
         self._branch = Branch(chain)
         self._doubted: set[tuple[int, int, int]] = set()  # slots that were paid on a branch that is gone
         self._paid: dict[tuple[int, int, int], int] = {}
-        self._paid_before: set[tuple[int, int, int]] = set()  # final when this worker first looked
+        self._paid_before: set[tuple[int, int, int]] = set()  # its own that were final when it first looked
 
     @property
     def earned(self) -> int:
@@ -89,6 +93,8 @@ class Board:
         if self._branch.changed():  # a task's end may have been in the blocks that are gone, or a slot's
             self._over.clear()
             self._doubted.update(self._paid)
+            for memory in self._memory.values():
+                memory.stale = True  # a round that another did may be this worker's now
         self._check_paid()
         count = self._chain.task_count()
         numbers = range(1, count + 1) if self._only_task is None else [self._only_task]
@@ -114,7 +120,7 @@ class Board:
         current = min(task.current_round, task.parameters.rounds - 1)
         slots = self._slots(task, current)
         if task.parameters.merges and first:
-            self._paid_before.update(_place(slot) for slot in slots if slot.status is SlotStatus.FINALISED)
+            self._paid_before.update(_place(slot) for slot in slots if self._is_paid(slot))
         elif task.parameters.merges:
             self._note_pay(task, slots)  # slots of a round become final one by one
         view = TaskView(
@@ -132,11 +138,14 @@ class Board:
 
     def _remember(self, task: Task) -> _Memory:
         memory = self._memory.get(task.number)
-        if memory is not None and memory.current_round == task.current_round:
+        same = memory is not None and memory.current_round == task.current_round
+        if memory is not None and same and not memory.stale:
             return memory
         # Rounds that ended since the last look; at the first look only the last one, and only for whose turn it is.
         # The chain may also have gone back: then what was paid since is not paid any more.
-        known = task.current_round if memory is None else memory.current_round
+        known = task.current_round
+        if memory is not None:
+            known = memory.first_round if memory.stale else memory.current_round
         for at in [at for at in self._paid if at[0] == task.number and at[1] >= task.current_round]:
             del self._paid[at]
         last, paid_share = None, None
@@ -145,10 +154,12 @@ class Board:
             last, paid_share = slots[-1], _paid_share(task, slots)
             if number >= known:
                 self._note_pay(task, slots)
+        # A round met at the first look began before: nobody need wait for it.
+        since = -float("inf") if memory is None else memory.round_since if same else self._clock()
         fresh = _Memory(
+            first_round=task.current_round if memory is None else min(memory.first_round, task.current_round),
             current_round=task.current_round,
-            # A round met at the first look began before: nobody need wait for it.
-            round_since=-float("inf") if memory is None else self._clock(),
+            round_since=since,
             last_worker=last.worker if last else None,
             paid_share=paid_share,
         )
@@ -163,8 +174,7 @@ class Board:
         """Forgets the pay of slots that are not this worker's any more since blocks were taken back."""
         for at in sorted(self._doubted):
             try:
-                slot = self._chain.slot(*at)
-                stands = slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
+                stands = self._is_paid(self._chain.slot(*at))
             except ContractReverted:
                 stands = False
             if not stands:
@@ -173,9 +183,11 @@ class Board:
 
     def _note_pay(self, task: Task, slots: tuple[Slot, ...]) -> None:
         for slot in slots:
-            final = slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
-            if final and _place(slot) not in self._paid_before:
+            if self._is_paid(slot) and _place(slot) not in self._paid_before:
                 self._paid[_place(slot)] = pay_of(task.parameters, slot)
+
+    def _is_paid(self, slot: Slot) -> bool:
+        return slot.status is SlotStatus.FINALISED and slot.worker.lower() == self._worker.lower()
 
 
 def _paid_share(task: Task, slots: tuple[Slot, ...]) -> float | None:
